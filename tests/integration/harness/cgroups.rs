@@ -1,0 +1,124 @@
+//! The host's view of the cgroup hierarchies, v1 and v2.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use super::eventually;
+
+/// One mounted hierarchy.
+pub struct Hierarchy {
+    pub mount: PathBuf,
+    /// `cpu`, `name=systemd`, ...; empty for cgroup v2.
+    pub controllers: Vec<String>,
+}
+
+static HIERARCHIES: LazyLock<Vec<Hierarchy>> = LazyLock::new(|| {
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    table.lines().filter_map(parse).collect()
+});
+
+fn parse(line: &str) -> Option<Hierarchy> {
+    let (mount, fs_part) = line.split_once(" - ")?;
+    let mut fields = fs_part.split(' ');
+    let kind = fields.next()?;
+    let options = fields.nth(1)?;
+    let controllers = match kind {
+        "cgroup2" => Vec::new(),
+        "cgroup" => options
+            .split(',')
+            .filter(|option| *option != "rw" && *option != "xattr")
+            .map(str::to_owned)
+            .collect(),
+        _ => return None,
+    };
+    let mount = PathBuf::from(mount.split(' ').nth(4)?);
+    Some(Hierarchy { mount, controllers })
+}
+
+pub fn hierarchies() -> &'static [Hierarchy] {
+    &HIERARCHIES
+}
+
+/// Whether the controller is on a v1 hierarchy here.
+pub fn has_v1(controller: &str) -> bool {
+    mount_of(controller).is_some()
+}
+
+fn mount_of(controller: &str) -> Option<&'static Path> {
+    HIERARCHIES
+        .iter()
+        .find(|h| h.controllers.iter().any(|c| c == controller))
+        .map(|h| h.mount.as_path())
+}
+
+/// Reads a v1 control file of the group at `path`; the error as text, so that
+/// "the file is not there" is compared as well.
+pub fn read(path: &str, file: &str) -> String {
+    let controller = file.split('.').next().unwrap_or(file);
+    let Some(mount) = mount_of(controller) else {
+        return format!("no hierarchy for {file}");
+    };
+    fs::read_to_string(mount.join(path.trim_start_matches('/')).join(file))
+        .map(|text| text.trim_end().to_owned())
+        .unwrap_or_else(|error| format!("{file}: {}", error.kind()))
+}
+
+/// The directories of the group at `path`, in every hierarchy that has one.
+pub fn dirs(path: &str) -> Vec<PathBuf> {
+    HIERARCHIES
+        .iter()
+        .map(|h| h.mount.join(path.trim_start_matches('/')))
+        .filter(|dir| dir.is_dir())
+        .collect()
+}
+
+/// Kills what is in the group and removes it from every hierarchy.
+pub fn remove(path: &str) {
+    assert!(path.starts_with("/elastic-mem-test/"), "not ours: {path}");
+    for dir in dirs(path) {
+        let gone = eventually(|| {
+            clear(&dir);
+            (!dir.exists()).then_some(())
+        });
+        if gone.is_none() {
+            eprintln!("cannot remove {}", dir.display());
+        }
+    }
+}
+
+fn clear(dir: &Path) {
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            clear(&entry.path());
+        }
+    }
+    // A frozen v1 group does not let its members die.
+    let _ = fs::write(dir.join("freezer.state"), "THAWED");
+    let members = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    for pid in members.lines().filter_map(|line| line.parse().ok()) {
+        // Zero stands for a process of another pid namespace.
+        if pid > 1 {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+    let _ = fs::remove_dir(dir);
+}
+
+/// The parent group of everything this test process makes.
+pub fn prefix() -> &'static str {
+    static PREFIX: LazyLock<String> = LazyLock::new(|| {
+        extern "C" fn remove_prefix() {
+            for dir in dirs(prefix()).into_iter().chain(dirs("/elastic-mem-test")) {
+                let _ = fs::remove_dir(dir);
+            }
+        }
+        // SAFETY: `remove_prefix` is an `extern "C"` function that lives as
+        // long as the process.
+        unsafe { libc::atexit(remove_prefix) };
+        format!("/elastic-mem-test/{}", std::process::id())
+    });
+    &PREFIX
+}

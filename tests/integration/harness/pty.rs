@@ -1,0 +1,156 @@
+//! Terminals: the console socket and a pty to drive a foreground command.
+
+use std::fs::File;
+use std::io::{IoSliceMut, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use tempfile::TempDir;
+
+use super::DEADLINE;
+
+/// A listening console socket (`--console-socket`).
+pub struct ConsoleSocket {
+    dir: TempDir,
+    listener: UnixListener,
+}
+
+impl ConsoleSocket {
+    pub fn new() -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix("elastic-mem-tty-")
+            .tempdir()
+            .expect("socket directory");
+        let listener = UnixListener::bind(dir.path().join("s")).expect("bind");
+        Self { dir, listener }
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().join("s")
+    }
+
+    /// The master end of the container's terminal, and the name sent with it.
+    pub fn receive(&self) -> (Master, String) {
+        wait_readable(self.listener.as_raw_fd()).expect("nobody connected to the console socket");
+        let (stream, _) = self.listener.accept().expect("accept");
+        receive_fd(&stream)
+    }
+}
+
+fn receive_fd(stream: &UnixStream) -> (Master, String) {
+    wait_readable(stream.as_raw_fd()).expect("no descriptor on the console socket");
+    let mut data = [0; 4096];
+    let mut space = nix::cmsg_space!(RawFd);
+    let (length, fd) = {
+        let mut slices = [IoSliceMut::new(&mut data)];
+        let message = recvmsg::<()>(
+            stream.as_raw_fd(),
+            &mut slices,
+            Some(&mut space),
+            MsgFlags::MSG_CMSG_CLOEXEC,
+        )
+        .expect("recvmsg");
+        let fd = message
+            .cmsgs()
+            .expect("control messages")
+            .find_map(|control| match control {
+                ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+                _ => None,
+            });
+        (message.bytes, fd)
+    };
+    let fd = fd.expect("the message carries no descriptor");
+    // SAFETY: the kernel has just made this descriptor for us.
+    let master = unsafe { OwnedFd::from_raw_fd(fd) };
+    let name = String::from_utf8_lossy(&data[..length]).into_owned();
+    (Master::from(master), name)
+}
+
+/// The master end of a terminal.
+pub struct Master {
+    file: File,
+    seen: String,
+}
+
+impl From<OwnedFd> for Master {
+    fn from(fd: OwnedFd) -> Self {
+        Self {
+            file: File::from(fd),
+            seen: String::new(),
+        }
+    }
+}
+
+impl Master {
+    pub fn send(&mut self, text: &str) {
+        self.file.write_all(text.as_bytes()).expect("write to tty");
+    }
+
+    /// Reads until `needle` has come and returns everything up to it.
+    pub fn until(&mut self, needle: &str) -> String {
+        loop {
+            if let Some(at) = self.seen.find(needle) {
+                let rest = self.seen.split_off(at + needle.len());
+                return std::mem::replace(&mut self.seen, rest);
+            }
+            assert!(
+                self.fill(),
+                "no {needle:?} on the terminal: {:?}",
+                self.seen
+            );
+        }
+    }
+
+    /// Reads until the other side is closed.
+    pub fn rest(&mut self) -> String {
+        while self.fill() {}
+        std::mem::take(&mut self.seen)
+    }
+
+    /// Whether more has come. A closed terminal reads as an error (EIO).
+    fn fill(&mut self) -> bool {
+        if wait_readable(self.file.as_raw_fd()).is_none() {
+            return false;
+        }
+        let mut chunk = [0; 4096];
+        match self.file.read(&mut chunk) {
+            Ok(count @ 1..) => {
+                self.seen += &String::from_utf8_lossy(&chunk[..count]);
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+fn wait_readable(fd: RawFd) -> Option<()> {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        let left = end.checked_duration_since(Instant::now())?;
+        let timeout = PollTimeout::try_from(left).ok()?;
+        // SAFETY: the caller holds the descriptor open.
+        let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+        let mut fds = [PollFd::new(borrowed, PollFlags::POLLIN)];
+        match poll(&mut fds, timeout) {
+            Ok(0) => return None,
+            Ok(_) => return Some(()),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => panic!("poll: {error}"),
+        }
+    }
+}
+
+/// A pty pair: the master and the path of the slave.
+pub fn open_pty() -> (Master, File) {
+    let pty = nix::pty::openpty(None, None).expect("openpty");
+    (Master::from(pty.master), File::from(pty.slave))
+}
+
+/// A socket path that nobody listens at.
+pub fn dead_socket(dir: &Path) -> PathBuf {
+    dir.join("nobody.sock")
+}

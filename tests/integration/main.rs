@@ -1,0 +1,16 @@
+//! Integration tests of the `elastic-mem` command.
+//!
+//! Most tests are *differential*: the same scenario runs under runc (the
+//! oracle) and under the command under test, and everything a caller or the
+//! contained process could see is compared. The rest states a property of our
+//! command alone (faults, load, bad input).
+//!
+//! Environment:
+//! * `ELASTIC_MEM_BIN` - the command under test (default: the one cargo built)
+//! * `RUNC_BIN` - the oracle (default: `runc` from `PATH` or an sbin directory)
+//! * `ELASTIC_MEM_MAX_SKIPS` - `0` turns every skip into a failure
+//! * `ELASTIC_MEM_TEST_SEED` - seed of the randomised fault test
+
+mod harness;
+
+mod namespaces;
