@@ -13,4 +13,9 @@
 
 mod harness;
 
+mod capabilities;
+mod devices;
+mod mounts;
 mod namespaces;
+mod propagation;
+mod user_namespace;

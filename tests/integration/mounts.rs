@@ -1,0 +1,444 @@
+//! Mounts: what is where, with which options.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use serde_json::json;
+
+use crate::harness::text::{mount_line, mount_table, sorted};
+use crate::harness::{Case, differential, strip};
+
+/// Records the container's mount table in its order.
+fn note_table(c: &mut Case) -> String {
+    let table = c.probe("cat /proc/self/mountinfo");
+    c.transcript.pop();
+    let table = mount_table(&table);
+    c.note("mount table", &table);
+    table
+}
+
+/// A directory beside the root filesystem with a file in it.
+fn source_dir(c: &Case) -> String {
+    let dir = c.bundle.path().join("source");
+    fs::create_dir_all(dir.join("below")).expect("source");
+    fs::write(dir.join("file"), "from the host\n").expect("file");
+    dir.to_string_lossy().into_owned()
+}
+
+fn bind(c: &mut Case, destination: &str, options: &[&str]) {
+    let source = source_dir(c);
+    c.push(
+        "/mounts",
+        [json!({"destination": destination, "type": "bind", "source": source, "options": options})],
+    );
+}
+
+#[test]
+fn the_default_table_is_runcs() {
+    differential(|c| {
+        let table = note_table(c);
+        assert!(table.contains("/dev/mqueue"), "{table}");
+    });
+}
+
+#[test]
+fn a_writable_root_is_writable() {
+    differential(|c| {
+        c.spec()["root"]["readonly"] = json!(false);
+        c.probe("echo here > /made && cat /made");
+        assert_eq!(fs::read(c.rootfs().join("made")).expect("made"), b"here\n");
+    });
+}
+
+#[test]
+fn a_readonly_root_is_readonly() {
+    differential(|c| {
+        c.script("touch /made");
+        c.run_to(1);
+        assert!(!c.rootfs().join("made").exists());
+    });
+}
+
+#[test]
+fn an_absolute_root_path_works() {
+    differential(|c| {
+        let path = c.rootfs();
+        c.spec()["root"]["path"] = json!(path);
+        c.probe("ls /");
+    });
+}
+
+#[test]
+fn a_bind_mount_shows_the_source() {
+    differential(|c| {
+        bind(c, "/mnt", &["bind", "rw"]);
+        let seen = c.probe("cat /mnt/file; echo inside > /mnt/new; ls /mnt");
+        assert!(seen.starts_with("from the host\n"), "{seen}");
+        let made = fs::read(c.bundle.path().join("source/new")).expect("new");
+        assert_eq!(made, b"inside\n");
+    });
+}
+
+#[test]
+fn a_readonly_bind_mount_refuses_writes() {
+    differential(|c| {
+        bind(c, "/mnt", &["rbind", "ro", "nosuid", "nodev", "noexec"]);
+        c.probe("cat /mnt/file; touch /mnt/new && echo written; ls /mnt");
+        let table = note_table(c);
+        assert!(table.contains("/mnt"), "{table}");
+    });
+}
+
+#[test]
+fn a_file_is_bound_onto_a_file() {
+    differential(|c| {
+        let source = source_dir(c) + "/file";
+        c.push(
+            "/mounts",
+            [
+                json!({"destination": "/etc/group", "type": "bind", "source": source,
+                    "options": ["bind", "ro"]}),
+            ],
+        );
+        c.probe("cat /etc/group");
+    });
+}
+
+#[test]
+fn missing_targets_are_made() {
+    differential(|c| {
+        let source = source_dir(c);
+        c.push(
+            "/mounts",
+            [
+                json!({"destination": "/new/deep/dir", "type": "bind", "source": source,
+                       "options": ["bind"]}),
+                json!({"destination": "/new/deep/file", "type": "bind",
+                       "source": format!("{source}/file"), "options": ["bind"]}),
+                json!({"destination": "/scratch/tmp", "type": "tmpfs", "source": "tmpfs"}),
+            ],
+        );
+        let seen = c.probe(
+            "cat /new/deep/file /new/deep/dir/file; stat -c '%n %F %a %u' /new /new/deep /scratch",
+        );
+        assert!(seen.contains("/new/deep directory"), "{seen}");
+        note_table(c);
+    });
+}
+
+#[test]
+fn a_relative_destination_is_below_the_root() {
+    differential(|c| {
+        bind(c, "mnt", &["bind"]);
+        c.bundle.write();
+        let outcome = c.call("run --bundle BUNDLE ID");
+        c.note("code", &outcome.code.to_string());
+    });
+}
+
+#[test]
+fn a_bind_mount_without_a_type_works() {
+    differential(|c| {
+        let source = source_dir(c);
+        c.push(
+            "/mounts",
+            [json!({"destination": "/mnt", "source": source, "options": ["rbind"]})],
+        );
+        c.probe("cat /mnt/file");
+    });
+}
+
+#[test]
+fn a_relative_bind_source_is_below_the_bundle() {
+    differential(|c| {
+        source_dir(c);
+        c.push(
+            "/mounts",
+            [json!({"destination": "/mnt", "type": "bind", "source": "source", "options": ["bind"]})],
+        );
+        c.probe("cat /mnt/file");
+    });
+}
+
+#[test]
+fn a_recursive_bind_takes_the_mounts_below() {
+    differential(|c| {
+        // A first container mount becomes the second one's source.
+        let source = source_dir(c);
+        c.push(
+            "/mounts",
+            [
+                json!({"destination": "/a", "type": "tmpfs", "source": "tmpfs"}),
+                json!({"destination": "/a/b", "type": "bind", "source": source, "options": ["bind"]}),
+            ],
+        );
+        c.spec()["process"]["args"] = json!(["sh", "-c", "ls /a /a/b"]);
+        let seen = c.run();
+        assert!(seen.contains("below"), "{seen}");
+    });
+}
+
+#[test]
+fn tmpfs_has_its_size_and_mode() {
+    differential(|c| {
+        c.push(
+            "/mounts",
+            [json!({"destination": "/mnt", "type": "tmpfs", "source": "scratch",
+                    "options": ["nosuid", "nodev", "noexec", "size=128k", "mode=1750", "uid=1000", "gid=50"]})],
+        );
+        let seen =
+            c.probe("stat -c '%a %u %g' /mnt; df -k /mnt | tail -1 | tr -s ' ' | cut -d' ' -f2");
+        assert_eq!(seen, "1750 1000 50\n128\n");
+        note_table(c);
+    });
+}
+
+/// The target has a mode of its own, and the mount options say none: runc
+/// gives the tmpfs the mode of the directory it covers.
+#[test]
+fn tmpfs_takes_the_mode_of_its_target() {
+    differential(|c| {
+        use std::os::unix::fs::PermissionsExt;
+        let target = c.rootfs().join("var");
+        fs::set_permissions(target, fs::Permissions::from_mode(0o710)).expect("chmod");
+        c.push(
+            "/mounts",
+            [json!({"destination": "/var", "type": "tmpfs", "source": "tmpfs"})],
+        );
+        c.probe("stat -c %a /var");
+    });
+}
+
+#[test]
+fn tmpcopyup_copies_what_it_covers() {
+    differential(|c| {
+        fs::write(c.rootfs().join("var/kept"), "kept\n").expect("kept");
+        c.push(
+            "/mounts",
+            [
+                json!({"destination": "/var", "type": "tmpfs", "source": "tmpfs",
+                    "options": ["tmpcopyup"]}),
+            ],
+        );
+        let seen = c.probe("cat /var/kept; touch /var/new; ls /var");
+        assert_eq!(seen, "kept\nkept\nnew\n");
+        assert!(!c.rootfs().join("var/new").exists());
+    });
+}
+
+#[test]
+fn atime_options_are_honoured() {
+    differential(|c| {
+        for (at, option) in ["noatime", "strictatime", "relatime", "nodiratime"]
+            .iter()
+            .enumerate()
+        {
+            c.push(
+                "/mounts",
+                [
+                    json!({"destination": format!("/mnt{at}"), "type": "tmpfs", "source": "tmpfs",
+                        "options": [option]}),
+                ],
+            );
+        }
+        note_table(c);
+    });
+}
+
+#[test]
+fn later_mounts_cover_earlier_ones() {
+    differential(|c| {
+        bind(c, "/mnt", &["bind"]);
+        c.push(
+            "/mounts",
+            [json!({"destination": "/mnt", "type": "tmpfs", "source": "tmpfs"})],
+        );
+        assert_eq!(c.probe("ls /mnt"), "");
+    });
+}
+
+#[test]
+fn a_symlink_target_stays_below_the_root() {
+    differential(|c| {
+        let escape = tempfile::tempdir().expect("outside");
+        symlink(escape.path(), c.rootfs().join("link")).expect("symlink");
+        bind(c, "/link/made", &["bind"]);
+        c.spec()["root"]["readonly"] = json!(false);
+        let path = escape.path().to_string_lossy().into_owned();
+        c.normaliser.word(path.clone(), "<OUTSIDE>");
+        let seen = c.probe(&format!("cat {path}/made/file"));
+        assert_eq!(seen, "from the host\n");
+        assert!(
+            !escape.path().join("made").exists(),
+            "made outside the root"
+        );
+    });
+}
+
+#[test]
+fn a_relative_symlink_target_stays_below_the_root() {
+    differential(|c| {
+        symlink("../../../../../../mnt", c.rootfs().join("link")).expect("symlink");
+        bind(c, "/link", &["bind"]);
+        assert_eq!(c.probe("cat /mnt/file"), "from the host\n");
+    });
+}
+
+#[test]
+fn masked_paths_are_empty_and_unwritable() {
+    differential(|c| {
+        fs::create_dir(c.rootfs().join("secret")).expect("dir");
+        fs::write(c.rootfs().join("secret/key"), "s3cret").expect("file");
+        fs::write(c.rootfs().join("key"), "s3cret").expect("file");
+        c.spec()["root"]["readonly"] = json!(false);
+        c.spec()["linux"]["maskedPaths"] = json!(["/secret", "/key", "/missing", "/proc/kcore"]);
+        let seen = c.probe(
+            "ls /secret; cat /key; touch /secret/x && echo made; echo x > /key; \
+            stat -c '%n %F' /secret /key",
+        );
+        assert!(!seen.contains("s3cret"), "{seen}");
+        note_table(c);
+    });
+}
+
+#[test]
+fn readonly_paths_refuse_writes() {
+    differential(|c| {
+        c.spec()["root"]["readonly"] = json!(false);
+        c.spec()["linux"]["readonlyPaths"] = json!(["/etc", "/proc/sys", "/missing"]);
+        c.probe("touch /etc/x && echo made; cat /etc/group | head -1; touch /tmp/x && echo made");
+        note_table(c);
+    });
+}
+
+#[test]
+fn without_masked_and_readonly_paths_nothing_is_hidden() {
+    differential(|c| {
+        strip(c.spec(), "/linux", "maskedPaths");
+        strip(c.spec(), "/linux", "readonlyPaths");
+        let table = note_table(c);
+        assert!(!table.contains("/proc/sys"), "{table}");
+    });
+}
+
+#[test]
+fn the_cgroup_mount_is_readonly_and_shows_the_group() {
+    differential(|c| {
+        let seen = c.probe(
+            "ls -l /sys/fs/cgroup | tr -s ' ' | cut -d' ' -f1,9-; \
+             mkdir /sys/fs/cgroup/memory/x && echo made; \
+             cat /sys/fs/cgroup/memory/cgroup.procs | wc -l",
+        );
+        assert!(!seen.contains("made"), "{seen}");
+    });
+}
+
+#[test]
+fn the_cgroup_mount_in_a_cgroup_namespace_is_the_group() {
+    differential(|c| {
+        c.push("/linux/namespaces", [json!({"type": "cgroup"})]);
+        let table = note_table(c);
+        let groups: Vec<_> = table
+            .lines()
+            .filter(|l| l.contains("/sys/fs/cgroup/"))
+            .collect();
+        assert!(groups.iter().all(|l| l.contains("root=/ ")), "{groups:#?}");
+    });
+}
+
+#[test]
+fn a_writable_cgroup_mount_is_writable() {
+    differential(|c| {
+        let mounts = c.spec()["mounts"].as_array_mut().expect("mounts");
+        let last = mounts.last_mut().expect("cgroup mount");
+        last["options"] = json!(["nosuid", "noexec", "nodev", "relatime", "rw"]);
+        // Made in the container's own group and gone with it.
+        c.probe("mkdir /sys/fs/cgroup/pids/x && rmdir /sys/fs/cgroup/pids/x && echo writable");
+        note_table(c);
+    });
+}
+
+#[test]
+fn sysfs_of_the_host_network_can_be_bound() {
+    differential(|c| {
+        c.spec()["mounts"][5] = json!({"destination": "/sys", "type": "none", "source": "/sys",
+            "options": ["rbind", "nosuid", "noexec", "nodev", "ro"]});
+        c.spec()["mounts"].as_array_mut().expect("mounts").pop();
+        let table = c.probe("grep ' /sys ' /proc/self/mountinfo");
+        c.transcript.pop();
+        c.note("sys", &mount_line(table.trim_end()));
+    });
+}
+
+#[test]
+fn dev_can_be_the_hosts() {
+    differential(|c| {
+        c.spec()["mounts"][1] = json!({"destination": "/dev", "type": "bind", "source": "/dev",
+            "options": ["rbind", "ro"]});
+        let mounts = c.spec()["mounts"].as_array_mut().expect("mounts");
+        mounts.drain(2..5);
+        let seen = c.probe("stat -c %F /dev/null /dev/fd /dev/zero");
+        assert!(seen.contains("character special file"), "{seen}");
+    });
+}
+
+#[test]
+fn without_a_proc_mount_there_is_no_proc() {
+    differential(|c| {
+        c.spec()["mounts"] = json!([]);
+        strip(c.spec(), "/linux", "maskedPaths");
+        strip(c.spec(), "/linux", "readonlyPaths");
+        c.bundle.write();
+        c.script("ls -A /proc /sys; ls /dev");
+        c.bundle.write();
+        let outcome = c.call("run --bundle BUNDLE ID");
+        c.note(
+            "run",
+            &format!("{} {}", outcome.code, sorted(&outcome.stdout)),
+        );
+    });
+}
+
+#[test]
+fn an_overlay_is_mounted_with_its_data() {
+    differential(|c| {
+        let source = source_dir(c);
+        let dirs = ["upper", "work"].map(|name| {
+            let dir = c.bundle.path().join(name);
+            fs::create_dir(&dir).expect("overlay directory");
+            dir.to_string_lossy().into_owned()
+        });
+        let data = [
+            format!("lowerdir={source}"),
+            format!("upperdir={}", dirs[0]),
+            format!("workdir={}", dirs[1]),
+        ];
+        c.push(
+            "/mounts",
+            [json!({"destination": "/mnt", "type": "overlay", "source": "overlay", "options": data})],
+        );
+        let seen = c.probe("cat /mnt/file; echo up > /mnt/up; ls /mnt");
+        assert!(seen.contains("up\n"), "{seen}");
+        assert!(c.bundle.path().join("upper/up").exists());
+    });
+}
+
+#[test]
+fn a_tmpfs_can_be_readonly() {
+    differential(|c| {
+        c.push(
+            "/mounts",
+            [json!({"destination": "/mnt", "type": "tmpfs", "source": "tmpfs", "options": ["ro"]})],
+        );
+        c.probe("touch /mnt/x && echo made; ls /mnt");
+        note_table(c);
+    });
+}
+
+#[test]
+fn proc_cannot_be_covered() {
+    differential(|c| {
+        bind(c, "/proc/sys", &["bind"]);
+        c.run_fails(&["/proc"]);
+    });
+}
