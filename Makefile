@@ -1,0 +1,43 @@
+# elastic-mem: everything that is done with this repository, by name. `make` alone lists it.
+# Nothing is left outside target/ and the state folders of the runtimes that are started.
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+SYSCONFDIR ?= /etc
+CARGO ?= cargo
+BIN := $(abspath target/release/elastic-mem)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build test demo bench install clean
+
+help: ## List these targets
+	@echo "usage: make TARGET"
+	@echo
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
+	  printf '%-12s %s\n' "$$name" "$$text"; done
+
+setup: ## Install what building, testing, demo and benchmarks need (Debian; root only if something is missing)
+	@scripts/setup build test demo bench
+
+build: ## Build the static release binary, target/release/elastic-mem
+	@scripts/setup build
+	$(CARGO) rustc --release --locked --bin elastic-mem -- -C target-feature=+crt-static
+	@scripts/check-static $(BIN)
+
+test: ## Run every check: format, lints, unit tests, documents, scripts, build, integration tests
+	@scripts/setup build test
+	@scripts/check
+
+demo: build ## Run a real function in a container and show its memory over time
+	@demo/run
+
+bench: build ## Run all benchmarks, quickly: bench/* --quick
+	@scripts/setup bench
+	@scripts/bench --quick
+
+install: ## Install binary, completions, man pages and configuration below $(DESTDIR)$(PREFIX)
+	@scripts/install "$(BIN)" "$(DESTDIR)" "$(PREFIX)" "$(SYSCONFDIR)"
+
+clean: ## Remove target/
+	$(CARGO) clean
+	rm -rf target

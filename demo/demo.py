@@ -1,0 +1,543 @@
+"""The demo: builds a bundle of a real function, runs it, and shows its memory over time."""
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import memory
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+WORK = os.path.join(ROOT, "target", "demo")
+RUNS = os.path.join(WORK, "runs")
+PYTHON = "/usr/bin/python3"
+
+PHOTOGRAPHS_PACKAGE = "lomiri-wallpapers-16.04"  # the same in Debian 12 and 13
+PHOTOGRAPHS_FOLDER = "usr/share/backgrounds"
+PHOTOGRAPHS = (  # 1.5, 8.0, 15.9, 6.3 and 10.7 megapixels
+    "Picture_1A_by_freespace.jpg",
+    "picosdeeuropa_by_Aitzol_Berasategi.jpg",
+    "seeding_by_Clements_Engelhardt.jpg",
+    "life_by_Aitzol_Berasategi.jpg",
+    "Bridge_by_Sander_Klootwijk.jpg",
+)
+PILLOW = "11.3.0"  # has wheels for the Pythons of Debian 12 and 13
+
+SAMPLE_PERIOD_S = 0.002
+PATIENCE_S = 120  # for the function, which takes about 2 s on an idle machine
+
+DOCKER_CAPABILITIES = [
+    "CAP_AUDIT_WRITE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_MKNOD",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_RAW",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+]
+
+
+class Failure(Exception):
+    """Something that the user can act on; its text is all that is shown."""
+
+
+class Interrupted(BaseException):
+    """A signal asked the demo to end."""
+
+    def __init__(self, number):
+        super().__init__(number)
+        self.number = number
+
+
+def short(path):
+    """A path as the user would type it here."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith("../..") else relative
+
+
+def mib(size):
+    return f"{size / memory.MIB:.1f} MiB"
+
+
+class Steps:
+    def __init__(self):
+        self.number = 0
+
+    def __call__(self, text):
+        self.number += 1
+        print(f"\n{self.number}. {text}", flush=True)
+
+    @staticmethod
+    def note(text):
+        print(f"   {text}", flush=True)
+
+
+# Set-up: what is fetched is kept in target/demo, with a manifest that shows whether it is whole
+
+
+@contextlib.contextmanager
+def locked(path, say):
+    """Holds a lock file, so that two demos do not set up at the same time."""
+    with open(path, "w", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another demo is setting up; waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def command(argv, what, **options):
+    """Runs a command that is not worth showing; its output is shown when it fails."""
+    result = subprocess.run(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, **options
+    )
+    if result.returncode != 0:
+        tail = result.stdout.decode(errors="replace").strip().splitlines()[-12:]
+        raise Failure("\n".join([f"{what} failed: {argv[0]} ended with status {result.returncode}", *tail]))
+
+
+def listing(folder):
+    """Names and digests of all files below a folder."""
+    result = {}
+    for base, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(base, name)
+            with open(path, "rb") as file:
+                digest = hashlib.sha256(file.read()).hexdigest()
+            result[os.path.relpath(path, folder)] = digest
+    return result
+
+
+def cached(name, key, say, fetch):
+    """target/demo/NAME, filled by fetch(folder) unless it is there, whole, and made for the same key."""
+    folder = os.path.join(WORK, name)
+    manifest = os.path.join(WORK, f"{name}.manifest.json")
+    try:
+        with open(manifest, encoding="utf-8") as file:
+            known = json.load(file)
+        if known["key"] != key:
+            say("an earlier run left another version")
+        elif known["files"] == listing(folder):
+            say("kept from an earlier run")
+            return folder
+        else:
+            say("what an earlier run left is damaged; fetching it again")
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, KeyError, TypeError):
+        say("what an earlier run left is damaged; fetching it again")
+    begin = time.monotonic()
+    fresh = f"{folder}.new"
+    for stale in (fresh, folder):
+        shutil.rmtree(stale, ignore_errors=True)
+    os.makedirs(fresh)
+    try:
+        fetch(fresh)
+        files = listing(fresh)
+        os.rename(fresh, folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    write_atomically(manifest, lambda file: json.dump({"key": key, "files": files}, file))
+    say(f"done in {time.monotonic() - begin:.1f} s")
+    return folder
+
+
+def write_atomically(path, write):
+    scratch = f"{path}.{os.getpid()}"
+    with open(scratch, "w", encoding="utf-8") as file:
+        write(file)
+    os.replace(scratch, path)
+
+
+def fetch_photographs(say):
+    def fetch(folder):
+        say("downloading the package (about 16 MB) and unpacking it, without installing it")
+        scratch = os.path.join(folder, "package")
+        os.makedirs(os.path.join(scratch, "tree"))
+        as_root = ["-o", "APT::Sandbox::User=root"] if os.geteuid() == 0 else []
+        command(
+            ["apt-get", "-q", *as_root, "download", PHOTOGRAPHS_PACKAGE],
+            f"downloading {PHOTOGRAPHS_PACKAGE}",
+            cwd=scratch,
+        )
+        packages = [name for name in os.listdir(scratch) if name.endswith(".deb")]
+        if len(packages) != 1:
+            raise Failure(f"downloading {PHOTOGRAPHS_PACKAGE} left {len(packages)} packages instead of one")
+        command(["dpkg", "-x", packages[0], "tree"], f"unpacking {packages[0]}", cwd=scratch)
+        for name in PHOTOGRAPHS:
+            source = os.path.join(scratch, "tree", PHOTOGRAPHS_FOLDER, name)
+            if not os.path.exists(source):
+                raise Failure(f"{packages[0]} holds no {name}; this version of the package is not known to the demo")
+            os.rename(source, os.path.join(folder, name))
+        shutil.rmtree(scratch)
+
+    return cached("photographs", [PHOTOGRAPHS_PACKAGE, *PHOTOGRAPHS], say, fetch)
+
+
+def fetch_pillow(say):
+    version = subprocess.run([PYTHON, "--version"], stdout=subprocess.PIPE, check=True, text=True).stdout.strip()
+
+    def fetch(folder):
+        say(f"installing pillow {PILLOW} for {version} into a folder of its own (about 7 MB)")
+        tools = f"{folder}.tools"
+        shutil.rmtree(tools, ignore_errors=True)  # of a demo that was killed
+        try:
+            command([PYTHON, "-m", "venv", tools], "making a virtual environment")
+            pip = [os.path.join(tools, "bin", "pip"), "--disable-pip-version-check", "--no-cache-dir"]
+            options = ["--no-compile", "--no-deps", "--only-binary=:all:", "--target", folder]
+            command([*pip, "install", *options, f"pillow=={PILLOW}"], f"fetching pillow {PILLOW}")
+        finally:
+            shutil.rmtree(tools, ignore_errors=True)
+
+    return cached("packages", [PILLOW, version], say, fetch)
+
+
+# The bundle
+
+
+def bind(source, destination, *options):
+    return {
+        "destination": destination,
+        "type": "bind",
+        "source": source,
+        "options": ["bind", "nosuid", "nodev", *(options or ["ro"])],
+    }
+
+
+def system_folders(rootfs):
+    """The host's own /usr, read-only, instead of a copy. Returns the mounts and makes the links to it."""
+    mounts = [bind("/usr", "/usr")]
+    for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
+        host = f"/{name}"
+        if os.path.islink(host):
+            os.symlink(os.readlink(host), os.path.join(rootfs, name))
+        elif os.path.isdir(host):  # a system from before the merge of / and /usr
+            mounts.append(bind(host, host))
+    return mounts
+
+
+def make_bundle(bundle, container, packages, photographs, output, limit):
+    rootfs = os.path.join(bundle, "rootfs")
+    os.makedirs(os.path.join(rootfs, "etc"))
+    for name, line in (
+        ("passwd", "root:x:0:0:root:/:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"),
+        ("group", "root:x:0:\nnogroup:x:65534:\n"),
+    ):
+        with open(os.path.join(rootfs, "etc", name), "w", encoding="ascii") as file:
+            file.write(line)
+    mounts = [
+        {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
+        {
+            "destination": "/dev",
+            "type": "tmpfs",
+            "source": "tmpfs",
+            "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
+        },
+        {
+            "destination": "/dev/shm",
+            "type": "tmpfs",
+            "source": "shm",
+            "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
+        },
+        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
+        {
+            "destination": "/tmp",
+            "type": "tmpfs",
+            "source": "tmpfs",
+            "options": ["nosuid", "nodev", "mode=1777", "size=65536k"],
+        },
+        *system_folders(rootfs),
+        bind(os.path.join(ROOT, "demo", "functions", "scale"), "/function"),
+        bind(packages, "/packages"),
+        bind(photographs, "/photographs"),
+        bind(output, "/output", "rw"),
+    ]
+    for mount in mounts:
+        os.makedirs(rootfs + mount["destination"], exist_ok=True)
+    spec = {
+        "ociVersion": "1.0.2",
+        "process": {
+            "terminal": False,
+            "user": {"uid": 0, "gid": 0},
+            "args": [
+                PYTHON,
+                "/function/handler.py",
+                "/output",
+                *(f"/photographs/{name}" for name in PHOTOGRAPHS),
+            ],
+            "env": [
+                "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                "LC_ALL=C.UTF-8",
+                "PYTHONPATH=/packages",
+                "PYTHONDONTWRITEBYTECODE=1",
+            ],
+            "cwd": "/",
+            "capabilities": {kind: DOCKER_CAPABILITIES for kind in ("bounding", "effective", "permitted")},
+            "noNewPrivileges": True,
+        },
+        "root": {"path": "rootfs", "readonly": True},
+        "hostname": "scale",
+        "mounts": mounts,
+        "linux": {
+            "cgroupsPath": f"/{container}",
+            "resources": {"memory": {"limit": limit}},
+            "namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount")],
+            "maskedPaths": ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"],
+            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
+        },
+    }
+    with open(os.path.join(bundle, "config.json"), "w", encoding="utf-8") as file:
+        json.dump(spec, file, indent=2)
+
+
+# Runs: each has a folder with its bundle and the runtime's state, and holds a lock on it while it lives
+
+
+class Run:
+    def __init__(self, runtime):
+        self.runtime = runtime
+        self.container = f"elastic-mem-demo-{secrets.token_hex(4)}"
+        self.folder = os.path.join(RUNS, self.container)
+        self.state = os.path.join(self.folder, "state")
+        self.bundle = os.path.join(self.folder, "bundle")
+        self.output = os.path.join(self.folder, "output")
+        os.makedirs(self.output)
+        self.lock = open(os.path.join(self.folder, "lock"), "w", encoding="ascii")  # until the process ends
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
+        with open(os.path.join(self.folder, "runtime"), "w", encoding="utf-8") as file:
+            file.write(runtime)
+
+    def argv(self):
+        return [self.runtime, "--root", self.state, "run", "--bundle", self.bundle, self.container]
+
+    def execute(self):
+        """Runs the function; returns (exit status, output, errors, samples)."""
+        sampler = memory.Sampler(f"/{self.container}")
+        out_path, err_path = (os.path.join(self.folder, name) for name in ("stdout", "stderr"))
+        with open(out_path, "wb") as out, open(err_path, "wb") as err:
+            # A session of its own: Ctrl-C is answered by this program alone, which then ends the container.
+            process = subprocess.Popen(
+                self.argv(), stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
+            )
+        try:
+            deadline = time.monotonic() + PATIENCE_S
+            due = time.monotonic()
+            while process.poll() is None:
+                sampler.sample()
+                if time.monotonic() > deadline:
+                    raise Failure(f"the function did not end within {PATIENCE_S} s")
+                due = max(due + SAMPLE_PERIOD_S, time.monotonic())
+                time.sleep(max(0, due - time.monotonic()))
+        finally:
+            sampler.close()
+            if process.poll() is None:
+                force_delete(self.runtime, self.state, self.container)
+                try:
+                    process.wait(timeout=5)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+        texts = []
+        for path in (out_path, err_path):
+            with open(path, encoding="utf-8", errors="replace") as file:
+                texts.append(file.read().strip())
+        return process.returncode, *texts, sampler.samples
+
+    def remove(self):
+        remove_run(self.folder, self.container, self.runtime)
+
+
+def force_delete(runtime, state, container):
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(
+            [runtime, "--root", state, "delete", "--force", container],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=20,
+            start_new_session=True,
+            check=False,
+        )
+
+
+def remove_run(folder, container, runtime):
+    state = os.path.join(folder, "state")
+    if os.path.isdir(state) and os.listdir(state):
+        force_delete(runtime, state, container)
+    memory.remove_cgroup(f"/{container}")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep_dead_runs(say):
+    """Ends what a demo that was killed left behind."""
+    for container in os.listdir(RUNS):
+        folder = os.path.join(RUNS, container)
+        try:
+            with open(os.path.join(folder, "lock"), "a", encoding="ascii") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                say(f"removing what a killed demo left: {container}")
+                try:
+                    with open(os.path.join(folder, "runtime"), encoding="utf-8") as file:
+                        runtime = file.read()
+                except FileNotFoundError:  # it was killed before it could start anything
+                    shutil.rmtree(folder, ignore_errors=True)
+                else:
+                    remove_run(folder, container, runtime)
+        except BlockingIOError:
+            pass  # alive
+        except FileNotFoundError:
+            pass  # gone by now
+
+
+# The demo itself
+
+
+def find_runtime(name):
+    if name is None:
+        path = os.path.join(ROOT, "target", "release", "elastic-mem")
+        if not os.path.exists(path):
+            raise Failure(f"{short(path)} does not exist; run make build first")
+        return path
+    path = shutil.which(name)
+    if path is None:
+        raise Failure(f"there is no runtime {name}")
+    return os.path.abspath(path)
+
+
+def parse(argv):
+    parser = argparse.ArgumentParser(prog="demo/run", description="Runs a real function and shows its memory over time.")
+    parser.add_argument("--limit", type=int, default=512, metavar="MIB", help="the declared memory limit (default 512)")
+    parser.add_argument(
+        "--runtime",
+        default=os.environ.get("RUNTIME"),
+        metavar="PATH",
+        help="the OCI runtime (default: RUNTIME of the environment, else target/release/elastic-mem)",
+    )
+    options = parser.parse_args(argv)
+    if not 16 <= options.limit <= 1 << 20:
+        parser.error("--limit: give 16 to 1048576 MiB")
+    return options
+
+
+def show_plot(samples, declared):
+    interactive = sys.stdout.isatty()
+    color = interactive and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    width = min(shutil.get_terminal_size((100, 24)).columns, 160)
+    for line in memory.terminal_plot(samples, declared, width, color=color, unicode=unicode):
+        print(line)
+
+
+def demo(options):
+    if os.geteuid() != 0:
+        raise Failure("containers need root; run this as root")
+    runtime = find_runtime(options.runtime)
+    memory.memory_controller()
+    os.makedirs(RUNS, exist_ok=True)
+    step = Steps()
+    print("A real function, its declared memory, and what it uses of it.")
+
+    with locked(os.path.join(WORK, "lock"), step.note):
+        sweep_dead_runs(step.note)
+        step(f"Photographs: {len(PHOTOGRAPHS)} of Debian's package {PHOTOGRAPHS_PACKAGE}")
+        photographs = fetch_photographs(step.note)
+        step(f"Library: pillow {PILLOW}")
+        packages = fetch_pillow(step.note)
+        run = Run(runtime)
+
+    try:
+        limit = options.limit * memory.MIB
+        step("Bundle: function demo/functions/scale, the host's /usr read-only, Docker's default capabilities")
+        make_bundle(run.bundle, run.container, packages, photographs, run.output, limit)
+        step.note(f"declared memory limit: {options.limit} MiB")
+
+        step("One invocation: decode in full, halve (Lanczos), write JPEG; its memory is sampled from outside")
+        step.note(" ".join([short(part) if part.startswith("/") else part for part in run.argv()]))
+        status, output, errors, samples = run.execute()
+        if status != 0:
+            reason = f"the function or the runtime failed with status {status}"
+            if samples and max(s.usage for s in samples) > 0.95 * limit:
+                reason += f"; {options.limit} MiB are too little for this function"
+            raise Failure("\n".join([reason, *errors.splitlines()[-12:]]))
+        try:
+            answer = json.loads(output)
+        except ValueError:
+            raise Failure(f"the function did not answer with JSON but with: {output[:200]!r}") from None
+        if len(samples) < 10:
+            raise Failure(f"only {len(samples)} samples of the container's memory were taken")
+        step.note(output)
+        step.note(
+            f"{len(answer['photographs'])} photographs: {mib(answer['input_bytes'])} in, "
+            f"{mib(answer['output_bytes'])} out, {answer['duration_ms']:.0f} ms"
+        )
+        pictures = os.path.join(WORK, "output")
+        with locked(os.path.join(WORK, "lock"), step.note):
+            shutil.rmtree(pictures, ignore_errors=True)
+            os.rename(run.output, pictures)
+    finally:
+        run.remove()
+
+    f = memory.figures(samples, limit)
+    step("Memory over time")
+    print()
+    show_plot(samples, limit)
+    print()
+    step.note(
+        f"peak {f.peak / memory.MIB:.0f} MiB (anonymous {f.anon_peak / memory.MIB:.0f} MiB), "
+        f"mean {f.mean / memory.MIB:.0f} MiB, declared {options.limit} MiB"
+    )
+    step.note(
+        f"waste: {f.waste:.0%} of the declared memory x time was not used "
+        f"({f.mean * f.duration_s / 2**30:.2f} of {limit * f.duration_s / 2**30:.2f} GiB-s used)"
+    )
+    step.note(f"{len(samples)} samples in {f.duration_s:.2f} s, one each {f.period_ms:.1f} ms")
+
+    table, picture = (os.path.join(WORK, name) for name in ("memory.csv", "memory.svg"))
+    write_atomically(table, lambda file: memory.write_csv(file, samples))
+    title = f"scale: {len(PHOTOGRAPHS)} photographs, one invocation"
+    write_atomically(picture, lambda file: file.write(memory.svg_plot(samples, limit, title)))
+    step.note(f"written: {short(table)}, {short(picture)}, {short(pictures)}/")
+
+
+def main(argv):
+    options = parse(argv)
+
+    def interrupt(number, _frame):
+        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(each, signal.SIG_IGN)  # cleaning up is not to be interrupted
+        raise Interrupted(number)
+
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, interrupt)
+    try:
+        demo(options)
+    except (Failure, memory.NoMemoryController) as failure:
+        print(f"demo: error: {failure}", file=sys.stderr)
+        return 1
+    except Interrupted as end:
+        print("\ndemo: interrupted; the container and its state are removed", file=sys.stderr)
+        return 128 + end.number
+    except BrokenPipeError:  # the reader of the output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
