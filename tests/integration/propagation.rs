@@ -54,15 +54,6 @@ fn root_propagation_shared_is_honoured() {
 }
 
 #[test]
-fn root_propagation_unbindable_is_honoured() {
-    differential(|c| {
-        c.spec()["linux"]["rootfsPropagation"] = json!("unbindable");
-        let table = note_table(c);
-        assert!(table.contains("unbindable"), "{table}");
-    });
-}
-
-#[test]
 fn mount_propagation_options_are_honoured() {
     for option in [
         "rprivate",
