@@ -15,7 +15,12 @@ mod harness;
 
 mod capabilities;
 mod devices;
+mod exit;
 mod mounts;
 mod namespaces;
+mod process;
 mod propagation;
+mod seccomp;
+mod seccomp_profile;
+mod sysctl;
 mod user_namespace;

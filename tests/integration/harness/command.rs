@@ -135,6 +135,11 @@ pub struct Running {
 }
 
 impl Running {
+    /// What has arrived on standard output by now.
+    pub fn stdout_now(&self) -> String {
+        contents(&self.stdout)
+    }
+
     pub fn wait(mut self) -> Outcome {
         loop {
             if let Some(status) = self.child.try_wait().expect("wait") {
