@@ -157,6 +157,13 @@ impl Case {
         outcome
     }
 
+    /// Runs a verb and records its exit code only.
+    pub fn code_of(&mut self, line: &str) -> Outcome {
+        let outcome = self.call(line);
+        self.note(line, &format!("code {}", outcome.code));
+        outcome
+    }
+
     /// Runs a verb that must fail with a message that contains `needles`.
     /// Only the exit code and the output are compared: the wording of an
     /// error beyond its needles is not a property.

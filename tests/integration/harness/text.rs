@@ -23,12 +23,20 @@ impl Normaliser {
     }
 
     pub fn apply(&self, text: &str) -> String {
-        let mut text = text.to_owned();
+        let mut text = without_retries(text);
         for (word, name) in &self.words {
             text = text.replace(word, name);
         }
         times(&text)
     }
+}
+
+/// Drops runc's notes that it retries the removal of a group: whether it has
+/// to, and of which one first, is chance.
+fn without_retries(text: &str) -> String {
+    text.split_inclusive('\n')
+        .filter(|line| !line.contains("Failed to remove cgroup (will retry)"))
+        .collect()
 }
 
 /// `time="2020-01-01T00:00:00Z"` and its JSON form become `time=TIME`.
