@@ -67,7 +67,7 @@ class Interrupted(BaseException):
 def short(path):
     """A path as the user would type it here."""
     relative = os.path.relpath(path)
-    return path if relative.startswith("../..") else relative
+    return path if relative.startswith("..") else relative
 
 
 def mib(size):

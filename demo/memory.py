@@ -238,7 +238,7 @@ def terminal_plot(samples, declared, width, height=12, color=False, unicode=True
         elif row % 3 == 0:
             label = f"{round(top * row / height / MIB)} MiB"
         # A label names the lower edge of its row, the topmost one the upper edge.
-        lines.append(f"{label:>{label_width}} {'│' if unicode else '|'}{''.join(cells)}")
+        lines.append(f"{label:>{label_width}} {'│' if unicode else '|'}{''.join(cells).rstrip()}")
     seconds = (samples[-1].t_us - samples[0].t_us) / 1e6
     axis, labels = [("─" if unicode else "-")] * columns, [" "] * columns
     step = nice_step(seconds, 6)
