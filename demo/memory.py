@@ -3,6 +3,7 @@
 import bisect
 import dataclasses
 import errno
+import itertools
 import os
 import time
 from xml.sax.saxutils import escape
@@ -215,7 +216,7 @@ def terminal_plot(samples, declared, width, height=12, color=False, unicode=True
     limit_row = min(height - 1, int(declared / top * height - 1e-9))
 
     def paint(text, code):
-        return f"\x1b[{code}m{text}\x1b[0m" if color and text.strip() else text
+        return f"\x1b[{code}m{text}\x1b[0m" if color and code else text
 
     full, shade, line = ("█", "▒", "─") if unicode else ("#", ":", "-")
     lines = []
@@ -224,21 +225,23 @@ def terminal_plot(samples, declared, width, height=12, color=False, unicode=True
         for usage, anon in series:
             level = usage / top * height - row
             if level <= 0 or (level < 1 and round(level * 8) == 0):
-                cells.append(paint(line, "33") if row == limit_row else " ")
-            elif anon / top * height >= row + min(level, 1) / 2:  # mostly anonymous memory
-                if level >= 1 or not unicode:
-                    cells.append(paint(full, "36"))
-                else:
-                    cells.append(paint(BLOCKS[round(level * 8)], "36"))
+                cells.append((line, "33") if row == limit_row else (" ", ""))
             else:
-                cells.append(paint(shade, "2;36"))
+                anonymous = anon / top * height >= row + min(level, 1) / 2  # most of the cell
+                if level < 1 and unicode:
+                    cell = BLOCKS[round(level * 8)]
+                else:
+                    cell = full if anonymous else shade
+                cells.append((cell, "36" if anonymous else "2;36"))
+        runs = itertools.groupby(cells, key=lambda cell: cell[1])
+        body = "".join(paint("".join(cell for cell, _ in run), code) for code, run in runs)
         label = ""
         if row == height - 1:
             label = f"{top // MIB} MiB"
         elif row % 3 == 0:
             label = f"{round(top * row / height / MIB)} MiB"
         # A label names the lower edge of its row, the topmost one the upper edge.
-        lines.append(f"{label:>{label_width}} {'│' if unicode else '|'}{''.join(cells).rstrip()}")
+        lines.append(f"{label:>{label_width}} {'│' if unicode else '|'}{body.rstrip()}")
     seconds = (samples[-1].t_us - samples[0].t_us) / 1e6
     axis, labels = [("─" if unicode else "-")] * columns, [" "] * columns
     step = nice_step(seconds, 6)
