@@ -110,8 +110,8 @@ class Sampler:
     }
     ANON = {1: b"rss ", 2: b"anon "}
 
-    def __init__(self, cgroups_path):
-        self.version, mount_point = memory_controller()
+    def __init__(self, cgroups_path, controller=None):
+        self.version, mount_point = controller or memory_controller()
         self.folder = mount_point + cgroups_path
         self.samples = []
         self._files = None

@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+import tempfile
 import unittest
 import xml.dom.minidom
 
@@ -53,6 +54,39 @@ class Mounts(unittest.TestCase):
     def test_none(self):
         with self.assertRaises(memory.NoMemoryController):
             self.find(self.OTHER)
+
+
+class Sampling(unittest.TestCase):
+    STAT = {
+        1: "cache 4096\nrss 8192\nrss_huge 1\ntotal_rss 99999\n",
+        2: "anon 8192\nanon_thp 1\nfile 4096\ninactive_anon 5\n",
+    }
+
+    def sample(self, version, limit):
+        """What the sampler says about a folder that looks like a cgroup."""
+        with tempfile.TemporaryDirectory() as mount_point:
+            sampler = memory.Sampler("/box", controller=(version, mount_point))
+            self.assertFalse(sampler.sample())  # it does not exist yet
+            os.mkdir(os.path.join(mount_point, "box"))
+            texts = ("20480\n", self.STAT[version], limit)
+            for name, text in zip(memory.Sampler.FILES[version], texts):
+                with open(os.path.join(mount_point, "box", name), "w", encoding="ascii") as file:
+                    file.write(text)
+            self.assertTrue(sampler.sample())
+            sampler.close()
+            (sample,) = sampler.samples
+            return sample
+
+    def test_v1(self):
+        self.assertEqual(self.sample(1, "536870912\n"), memory.Sample(0, 20480, 8192, 536870912))
+        self.assertIsNone(self.sample(1, "9223372036854771712\n").limit)
+
+    def test_v2(self):
+        self.assertEqual(self.sample(2, "536870912\n"), memory.Sample(0, 20480, 8192, 536870912))
+        self.assertIsNone(self.sample(2, "max\n").limit)
+
+    def test_v1_rss_that_is_not_the_first_line(self):
+        self.assertEqual(memory.Sampler("/x", (1, "/x"))._anon(b"rss 7\nrss_huge 8\n"), 7)
 
 
 class Plots(unittest.TestCase):
