@@ -85,7 +85,7 @@ class Sampling(unittest.TestCase):
         self.assertEqual(self.sample(2, "536870912\n"), memory.Sample(0, 20480, 8192, 536870912))
         self.assertIsNone(self.sample(2, "max\n").limit)
 
-    def test_v1_rss_that_is_not_the_first_line(self):
+    def test_v1_with_rss_in_the_first_line(self):
         self.assertEqual(memory.Sampler("/x", (1, "/x"))._anon(b"rss 7\nrss_huge 8\n"), 7)
 
 
