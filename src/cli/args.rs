@@ -1,0 +1,592 @@
+//! Options and arguments, as runc has them. Options may stand before or after the container's name.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use nix::sys::signal::Signal;
+
+use crate::config::LogFormat;
+use crate::model::{ContainerId, MemoryLimit};
+use crate::runtime::{CreateOptions, ExecOptions, RuntimeError, UpdateOptions};
+
+const ABOUT: &str = "OCI runtime for serverless functions with elastic memory";
+
+#[derive(Debug, Parser)]
+#[command(version = VERSION, about = ABOUT, subcommand_required = true, arg_required_else_help = true)]
+#[command(disable_help_subcommand = false, max_term_width = 110)]
+pub(super) struct Args {
+    /// Folder for the state of containers, best on a tmpfs
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(super) root: Option<PathBuf>,
+    /// File for the log; standard error if absent
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(super) log: Option<PathBuf>,
+    /// Form of the log
+    #[arg(long, global = true, value_enum)]
+    pub(super) log_format: Option<LogFormat>,
+    /// Log what is done in detail
+    #[arg(long, global = true)]
+    pub(super) debug: bool,
+    /// Let systemd make control groups; cgroupsPath is then slice:prefix:name
+    #[arg(long, global = true)]
+    pub(super) systemd_cgroup: bool,
+    /// Accepted for callers of runc; whether we run without privileges is found out
+    #[arg(long, global = true, hide = true, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
+    rootless: Option<String>,
+    /// Accepted for callers of runc; there is no checkpoint
+    #[arg(long, global = true, hide = true, value_name = "PATH")]
+    criu: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+/// Version of the program and of the specification, in the lines that engines read from `runc --version`.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
+
+impl ValueEnum for LogFormat {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Text, Self::Json]
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        Some(clap::builder::PossibleValue::new(match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }))
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Create a container; `start` runs its program
+    Create(Create),
+    /// Run the program of a created container
+    Start(Id),
+    /// Print the state of a container as JSON
+    State(Id),
+    /// Send a signal to a container's init process
+    Kill(Kill),
+    /// Remove a container that has stopped
+    Delete(Delete),
+    /// Run another process in a running container
+    Exec(Box<Exec>),
+    /// Create a container, run its program, remove it
+    Run(Run),
+    /// List the processes of a container
+    Ps(Ps),
+    /// Freeze all processes of a container
+    Pause(Id),
+    /// Thaw a paused container
+    Resume(Id),
+    /// Change the limits of a container
+    Update(Box<Update>),
+    /// Print counters and OOM events of a container
+    Events(Events),
+    /// List containers
+    List(List),
+    /// Write a config.json to begin with
+    Spec(Spec),
+    /// Print what this runtime can do as JSON
+    Features,
+    /// Not supported
+    Checkpoint(Anything),
+    /// Not supported
+    Restore(Anything),
+    /// Show the configuration and where each value comes from
+    Config(ShowConfig),
+    /// Print a completion script for a shell
+    Completions(Completions),
+    /// Write man pages
+    Man(Man),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Id {
+    /// Name of the container
+    #[arg(value_name = "CONTAINER")]
+    pub(super) id: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Create {
+    /// Name of the new container
+    #[arg(value_name = "CONTAINER")]
+    id: String,
+    /// Bundle folder
+    #[arg(short, long, value_name = "PATH", default_value = ".")]
+    bundle: PathBuf,
+    /// Unix socket that gets the master end of the container's terminal
+    #[arg(long, value_name = "PATH")]
+    console_socket: Option<PathBuf>,
+    /// File that gets the process id of init
+    #[arg(long, value_name = "PATH")]
+    pid_file: Option<PathBuf>,
+    /// Move the root instead of pivoting, for a root file system on a ramdisk
+    #[arg(long)]
+    no_pivot: bool,
+    /// Keep the caller's session keyring
+    #[arg(long)]
+    no_new_keyring: bool,
+    /// Pass N further descriptors after standard error
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    preserve_fds: u32,
+}
+
+impl Create {
+    pub(super) fn options(
+        &self,
+        systemd_cgroup: bool,
+    ) -> Result<(ContainerId, CreateOptions), RuntimeError> {
+        let absolute = |path: &Option<PathBuf>| {
+            path.as_ref()
+                .map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()))
+        };
+        let options = CreateOptions {
+            bundle: self.bundle.clone(),
+            console_socket: absolute(&self.console_socket),
+            pid_file: absolute(&self.pid_file),
+            no_pivot: self.no_pivot,
+            no_new_keyring: self.no_new_keyring,
+            preserve_fds: self.preserve_fds,
+            systemd_cgroup,
+        };
+        Ok((self.id.parse()?, options))
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Run {
+    #[command(flatten)]
+    pub(super) create: Create,
+    /// Return once the program runs
+    #[arg(short, long)]
+    pub(super) detach: bool,
+    /// Do not remove the container when it ends
+    #[arg(long)]
+    pub(super) keep: bool,
+    /// Accepted for callers of runc; orphans of the container are always collected in the foreground
+    #[arg(long, hide = true)]
+    no_subreaper: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Kill {
+    /// Name of the container
+    #[arg(value_name = "CONTAINER")]
+    pub(super) id: String,
+    /// Name or number of the signal
+    #[arg(value_name = "SIGNAL", default_value = "SIGTERM")]
+    signal: String,
+    /// Signal all processes of the container
+    #[arg(short, long)]
+    pub(super) all: bool,
+}
+
+impl Kill {
+    /// The signal's number.
+    pub(super) fn signal(&self) -> Result<i32, RuntimeError> {
+        let unknown = || RuntimeError::Usage(format!("unknown signal {:?}", self.signal));
+        if let Ok(number) = self.signal.parse() {
+            return Some(number)
+                .filter(|n| (0..=64).contains(n))
+                .ok_or_else(unknown);
+        }
+        let name = self.signal.to_ascii_uppercase();
+        let name = if name.starts_with("SIG") {
+            name
+        } else {
+            format!("SIG{name}")
+        };
+        if let Ok(signal) = Signal::from_str(&name) {
+            return Ok(signal as i32);
+        }
+        realtime(name.strip_prefix("SIG").unwrap_or(&name)).ok_or_else(unknown)
+    }
+}
+
+/// `RTMIN`, `RTMIN+3`, `RTMAX-1` (signal(7)).
+fn realtime(name: &str) -> Option<i32> {
+    let (base, rest) = match name.strip_prefix("RTMIN") {
+        Some(rest) => (libc::SIGRTMIN(), rest),
+        None => (libc::SIGRTMAX(), name.strip_prefix("RTMAX")?),
+    };
+    let offset: i32 = if rest.is_empty() {
+        0
+    } else {
+        rest.parse().ok()?
+    };
+    base.checked_add(offset)
+        .filter(|n| (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(n))
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Delete {
+    /// Name of the container
+    #[arg(value_name = "CONTAINER")]
+    pub(super) id: String,
+    /// Also when it runs (SIGKILL), or when it is not known
+    #[arg(short, long)]
+    pub(super) force: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Exec {
+    /// Name of the container
+    #[arg(value_name = "CONTAINER")]
+    pub(super) id: String,
+    /// Program and its arguments
+    #[arg(
+        value_name = "COMMAND",
+        trailing_var_arg = true,
+        required_unless_present = "process"
+    )]
+    args: Vec<String>,
+    /// Unix socket that gets the master end of the process's terminal
+    #[arg(long, value_name = "PATH")]
+    console_socket: Option<PathBuf>,
+    /// Working directory
+    #[arg(long, value_name = "PATH")]
+    cwd: Option<String>,
+    /// Set an environment variable
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// Give the process a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// User and group
+    #[arg(short, long, value_name = "UID[:GID]")]
+    user: Option<String>,
+    /// Supplementary group
+    #[arg(short = 'g', long, value_name = "GID")]
+    additional_gids: Vec<u32>,
+    /// File with the process as JSON
+    #[arg(short, long, value_name = "PATH")]
+    process: Option<PathBuf>,
+    /// Return once the process runs
+    #[arg(short, long)]
+    detach: bool,
+    /// File that gets the process id
+    #[arg(long, value_name = "PATH")]
+    pid_file: Option<PathBuf>,
+    /// SELinux label
+    #[arg(long, value_name = "LABEL")]
+    process_label: Option<String>,
+    /// AppArmor profile
+    #[arg(long, value_name = "PROFILE")]
+    apparmor: Option<String>,
+    /// Never gain privileges by execve
+    #[arg(long)]
+    no_new_privs: bool,
+    /// Add a capability
+    #[arg(short, long, value_name = "CAPABILITY")]
+    cap: Vec<String>,
+    /// Pass N further descriptors after standard error
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    preserve_fds: u32,
+    /// Run in a control group below the container's own
+    #[arg(long, value_name = "[CONTROLLER:]PATH")]
+    cgroup: Vec<String>,
+    /// Also in a paused container
+    #[arg(long)]
+    ignore_paused: bool,
+}
+
+impl Exec {
+    pub(super) fn options(&self) -> Result<ExecOptions, RuntimeError> {
+        let absolute = |path: &Option<PathBuf>| {
+            path.as_ref()
+                .map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()))
+        };
+        Ok(ExecOptions {
+            process: absolute(&self.process),
+            args: self.args.clone(),
+            env: self.env.clone(),
+            cwd: self.cwd.clone(),
+            user: self.user.clone(),
+            additional_gids: self.additional_gids.clone(),
+            tty: self.tty,
+            capabilities: self.cap.clone(),
+            no_new_privs: self.no_new_privs,
+            apparmor: self.apparmor.clone(),
+            process_label: self.process_label.clone(),
+            ignore_paused: self.ignore_paused,
+            cgroup: self.cgroup.clone(),
+            pid_file: absolute(&self.pid_file),
+            console_socket: absolute(&self.console_socket),
+            preserve_fds: self.preserve_fds,
+            detach: self.detach,
+        })
+    }
+}
+
+/// Form of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// Columns for people
+    Table,
+    /// JSON for programs
+    Json,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Ps {
+    /// Name of the container
+    #[arg(value_name = "CONTAINER")]
+    pub(super) id: String,
+    /// Form of the list
+    #[arg(short, long, value_enum, default_value = "table")]
+    format: Format,
+    /// Options of ps(1) for the table
+    #[arg(
+        value_name = "PS OPTION",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    ps_args: Vec<String>,
+}
+
+impl Ps {
+    /// The form, and the options of ps. After the container's name both stand among the options of ps.
+    pub(super) fn split(&self) -> (Format, Vec<String>) {
+        let mut format = self.format;
+        let mut rest = Vec::new();
+        let mut args = self.ps_args.iter().peekable();
+        while let Some(arg) = args.next() {
+            let value = match arg.as_str() {
+                "--format" => args.next().map(String::as_str),
+                "-f" => match args.peek().map(|next| next.as_str()) {
+                    Some("json" | "table") => args.next().map(String::as_str),
+                    _ => None,
+                },
+                arg => arg.strip_prefix("--format="),
+            };
+            match value {
+                Some("json") => format = Format::Json,
+                Some("table") => format = Format::Table,
+                _ => rest.push(arg.clone()),
+            }
+        }
+        (format, rest)
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct List {
+    /// Form of the list
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub(super) format: Format,
+    /// Names only
+    #[arg(short, long)]
+    pub(super) quiet: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Events {
+    /// Name of the container
+    #[arg(value_name = "CONTAINER")]
+    pub(super) id: String,
+    /// Time between two lines of counters
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = super::duration::parse)]
+    pub(super) interval: Duration,
+    /// Print the counters once
+    #[arg(long)]
+    pub(super) stats: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Spec {
+    /// Bundle folder
+    #[arg(short, long, value_name = "PATH")]
+    pub(super) bundle: Option<PathBuf>,
+    /// For a user without privileges
+    #[arg(long)]
+    pub(super) rootless: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Anything {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    _args: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct ShowConfig {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Main file; the folder config.d beside it is read too
+    #[arg(long, value_name = "PATH")]
+    pub(super) file: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub(super) shell: Shell,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Man {
+    /// Folder to write to
+    #[arg(value_name = "FOLDER")]
+    pub(super) folder: PathBuf,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Update {
+    /// Name of the container
+    #[arg(value_name = "CONTAINER")]
+    pub(super) id: String,
+    /// File with linux.resources as JSON, - for standard input; the other options do not apply then
+    #[arg(short, long, value_name = "PATH")]
+    pub(super) resources: Option<PathBuf>,
+    /// Memory limit, -1 for none
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    memory: Option<MemoryLimit>,
+    /// Soft limit of memory
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    memory_reservation: Option<MemoryLimit>,
+    /// Limit of memory and swap together, -1 for none
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    memory_swap: Option<MemoryLimit>,
+    /// Accepted for callers of runc; kernel memory has no limit of its own any more
+    #[arg(long, hide = true, value_name = "BYTES", allow_hyphen_values = true)]
+    kernel_memory: Option<MemoryLimit>,
+    /// Accepted for callers of runc; kernel memory has no limit of its own any more
+    #[arg(long, hide = true, value_name = "BYTES", allow_hyphen_values = true)]
+    kernel_memory_tcp: Option<MemoryLimit>,
+    /// CPU shares
+    #[arg(long, value_name = "N")]
+    cpu_share: Option<u64>,
+    /// CPU time in a period, microseconds, -1 for no limit
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    cpu_quota: Option<i64>,
+    /// CPU period, microseconds
+    #[arg(long, value_name = "N")]
+    cpu_period: Option<u64>,
+    /// Unused quota that may be spent later, microseconds
+    #[arg(long, value_name = "N")]
+    cpu_burst: Option<u64>,
+    /// Realtime CPU time in a period, microseconds
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    cpu_rt_runtime: Option<i64>,
+    /// Realtime period, microseconds
+    #[arg(long, value_name = "N")]
+    cpu_rt_period: Option<u64>,
+    /// 1: run only when nothing else does
+    #[arg(long, value_name = "0|1")]
+    cpu_idle: Option<i64>,
+    /// Processors, such as 0-2,5
+    #[arg(long, value_name = "LIST")]
+    cpuset_cpus: Option<String>,
+    /// Memory nodes
+    #[arg(long, value_name = "LIST")]
+    cpuset_mems: Option<String>,
+    /// Most processes and threads, -1 for no limit
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pids_limit: Option<i64>,
+    /// Weight among block device users, 10 to 1000
+    #[arg(long, value_name = "N")]
+    blkio_weight: Option<u16>,
+}
+
+impl Update {
+    pub(super) fn options(&self) -> UpdateOptions {
+        UpdateOptions {
+            memory: self.memory,
+            memory_reservation: self.memory_reservation,
+            memory_swap: self.memory_swap,
+            cpu_share: self.cpu_share,
+            cpu_quota: self.cpu_quota,
+            cpu_period: self.cpu_period,
+            cpu_burst: self.cpu_burst,
+            cpu_rt_runtime: self.cpu_rt_runtime,
+            cpu_rt_period: self.cpu_rt_period,
+            cpu_idle: self.cpu_idle,
+            cpuset_cpus: self.cpuset_cpus.clone(),
+            cpuset_mems: self.cpuset_mems.clone(),
+            pids_limit: self.pids_limit,
+            blkio_weight: self.blkio_weight,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(words: &[&str]) -> Args {
+        Args::try_parse_from(std::iter::once("elastic-mem").chain(words.iter().copied())).unwrap()
+    }
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_version_names_the_specification_in_force() {
+        assert!(VERSION.ends_with(crate::runtime::OCI_VERSION));
+    }
+
+    #[test]
+    fn options_may_follow_the_name() {
+        let Verb::Create(create) = parse(&["create", "c1", "--bundle", "/b", "--no-pivot"]).verb
+        else {
+            panic!("not create");
+        };
+        let (id, options) = create.options(false).unwrap();
+        assert_eq!(id.as_str(), "c1");
+        assert_eq!(options.bundle, PathBuf::from("/b"));
+        assert!(options.no_pivot);
+    }
+
+    #[test]
+    fn what_follows_the_program_belongs_to_it() {
+        let Verb::Exec(exec) = parse(&["exec", "-d", "c1", "--tty", "ls", "-l", "--debug"]).verb
+        else {
+            panic!("not exec");
+        };
+        let options = exec.options().unwrap();
+        assert!(options.detach && options.tty);
+        assert_eq!(options.args, ["ls", "-l", "--debug"]);
+    }
+
+    #[test]
+    fn ps_options_pass_through_but_for_the_format() {
+        let Verb::Ps(ps) = parse(&["ps", "c1", "-o", "pid", "--format", "json"]).verb else {
+            panic!("not ps");
+        };
+        assert_eq!(
+            ps.split(),
+            (Format::Json, vec!["-o".to_owned(), "pid".to_owned()])
+        );
+    }
+
+    #[test]
+    fn signals_by_name_number_and_realtime_name() {
+        let signal = |text: &str| {
+            let Verb::Kill(kill) = parse(&["kill", "c1", text]).verb else {
+                panic!("not kill");
+            };
+            kill.signal().ok()
+        };
+        assert_eq!(signal("KILL"), Some(9));
+        assert_eq!(signal("sigterm"), Some(15));
+        assert_eq!(signal("10"), Some(10));
+        assert_eq!(signal("RTMIN+1"), Some(libc::SIGRTMIN() + 1));
+        assert_eq!(signal("nonsense"), None);
+        assert_eq!(signal("99"), None);
+    }
+
+    #[test]
+    fn callers_of_runc_can_say_rootless() {
+        parse(&["--rootless=auto", "list"]);
+        parse(&["--rootless", "list"]);
+    }
+}

@@ -1,0 +1,344 @@
+//! The command line: runc's verbs and options, and the commands of our own.
+//!
+//! Exit codes: 0 done; the program's own for `run` and `exec`; 1 failed, wrong usage included; 255 when `exec`
+//! could not start the process. The last line of the log says why.
+
+mod args;
+mod duration;
+mod log;
+mod output;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{CommandFactory, FromArgMatches};
+
+use crate::config::{Config, ConfigError, DEFAULT_PATH, SystemdCgroup};
+use crate::kernel::exe;
+use crate::model::ContainerId;
+use crate::runtime::{self, RuntimeError, Store};
+use args::{Args, Verb};
+
+/// A failure with the exit code it has and the words before it.
+struct Failure {
+    code: u8,
+    text: String,
+}
+
+impl Failure {
+    fn new(text: impl Into<String>) -> Self {
+        Self {
+            code: 1,
+            text: text.into(),
+        }
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(err: E) -> Self {
+        Self::new(chain(&err))
+    }
+}
+
+/// An error with its causes, each once.
+fn chain(err: &dyn std::error::Error) -> String {
+    let mut text = err.to_string();
+    let mut source = err.source();
+    while let Some(err) = source {
+        text.push_str(": ");
+        text.push_str(&err.to_string());
+        source = err.source();
+    }
+    text
+}
+
+/// Runs the command of this process.
+pub fn main() -> ExitCode {
+    let program = program_name();
+    let args = match parse(&program) {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    // A configuration that cannot be used must not stop containers: defaults, and a warning below.
+    let (config, config_error) = match load_config(&args) {
+        Ok(config) => (config, None),
+        Err(err) => (Config::default(), Some(err)),
+    };
+    let log = match log::Log::start(&args, &config) {
+        Ok(log) => log,
+        Err(err) => {
+            eprintln!("{program}: {}", chain(&err));
+            return ExitCode::FAILURE;
+        }
+    };
+    if let Some(err) = config_error.filter(|_| !matches!(args.verb, Verb::Config(_))) {
+        tracing::warn!("configuration not used: {}", chain(&err));
+    }
+    match execute(&program, args, &config) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            log.fatal(&failure.text);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// The file name under which we were called: callers look for it in messages.
+fn program_name() -> String {
+    std::env::args_os()
+        .next()
+        .as_deref()
+        .map(Path::new)
+        .and_then(Path::file_name)
+        .map_or_else(
+            || "elastic-mem".to_owned(),
+            |name| name.to_string_lossy().into_owned(),
+        )
+}
+
+fn command(program: &str) -> clap::Command {
+    let name: &'static str = Box::leak(program.to_owned().into_boxed_str());
+    Args::command().name(name).bin_name(name)
+}
+
+fn parse(program: &str) -> Result<Args, ExitCode> {
+    let result = command(program)
+        .try_get_matches()
+        .and_then(|matches| Args::from_arg_matches(&matches));
+    result.map_err(|err| {
+        let code = u8::from(err.use_stderr());
+        // Usage errors go to the log too when there is one: it is all that an engine reads.
+        if err.use_stderr() {
+            log::record_usage_error(&err.to_string());
+        }
+        // Nobody is left to tell if standard error is closed.
+        let _ = err.print();
+        ExitCode::from(code)
+    })
+}
+
+fn load_config(args: &Args) -> Result<Config, ConfigError> {
+    let path = match &args.verb {
+        Verb::Config(config) => config.file.clone(),
+        _ => None,
+    };
+    Config::load(&path.unwrap_or_else(|| PathBuf::from(DEFAULT_PATH)))
+}
+
+fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
+    let root = args
+        .root
+        .clone()
+        .unwrap_or_else(|| config.root.value.clone());
+    // `create` changes to the bundle folder; the state folder must not move with it.
+    let root = std::path::absolute(&root).unwrap_or(root);
+    let store = Store::new(&root);
+    let systemd = match config.systemd_cgroup.value {
+        SystemdCgroup::Auto => args.systemd_cgroup,
+        SystemdCgroup::Always => true,
+        SystemdCgroup::Never => false,
+    };
+    let load = |id: &str| -> Result<runtime::Container, Failure> {
+        let id: ContainerId = id.parse().map_err(RuntimeError::InvalidId)?;
+        Ok(store.load(&id)?)
+    };
+    match args.verb {
+        Verb::Create(verb) => {
+            let prefix = format!("{program} create failed");
+            prepare(&prefix)?;
+            let (id, options) = verb
+                .options(systemd)
+                .map_err(|err| prefixed(&prefix, &err, 1))?;
+            runtime::create(&store, &id, &options).map_err(|err| prefixed(&prefix, &err, 1))?;
+        }
+        Verb::Run(verb) => {
+            let prefix = format!("{program} run failed");
+            prepare(&prefix)?;
+            let (id, options) = verb
+                .create
+                .options(systemd)
+                .map_err(|err| prefixed(&prefix, &err, 1))?;
+            let code = runtime::run(&store, &id, &options, verb.detach, verb.keep)
+                .map_err(|err| prefixed(&prefix, &err, 1))?;
+            return Ok(exit_code(code));
+        }
+        Verb::Exec(verb) => {
+            prepare("exec failed")?;
+            let fail = |err: &RuntimeError| prefixed("exec failed", err, 255);
+            let id: ContainerId = verb
+                .id
+                .parse()
+                .map_err(|err| fail(&RuntimeError::InvalidId(err)))?;
+            let container = store.load(&id).map_err(|err| fail(&err))?;
+            let options = verb.options().map_err(|err| fail(&err))?;
+            let code = runtime::exec(&container, &options).map_err(|err| fail(&err))?;
+            return Ok(exit_code(code));
+        }
+        Verb::Start(verb) => runtime::start(&load(&verb.id)?)?,
+        Verb::State(verb) => output::json(&runtime::state(&load(&verb.id)?))?,
+        Verb::Kill(verb) => {
+            let signal = verb.signal()?;
+            runtime::kill(&load(&verb.id)?, signal, verb.all)?;
+        }
+        Verb::Delete(verb) => {
+            let id: ContainerId = verb.id.parse().map_err(RuntimeError::InvalidId)?;
+            runtime::delete(&store, &id, verb.force)?;
+        }
+        Verb::Pause(verb) => runtime::pause(&load(&verb.id)?)?,
+        Verb::Resume(verb) => runtime::resume(&load(&verb.id)?)?,
+        Verb::Ps(verb) => {
+            let (format, ps_args) = verb.split();
+            let container = load(&verb.id)?;
+            match format {
+                args::Format::Json => output::json_line(&runtime::processes(&container)?)?,
+                args::Format::Table => {
+                    output::text(&runtime::process_table(&container, &ps_args)?)?
+                }
+            }
+        }
+        Verb::List(verb) => list(&store, &verb)?,
+        Verb::Update(verb) => {
+            let container = load(&verb.id)?;
+            match &verb.resources {
+                Some(path) => runtime::update_from(&container, path)?,
+                None => runtime::update(&container, &verb.options())?,
+            }
+        }
+        Verb::Events(verb) => events(&load(&verb.id)?, &verb)?,
+        Verb::Spec(verb) => spec(&verb)?,
+        Verb::Features => output::json(&runtime::features())?,
+        Verb::Checkpoint(_) => return Err(Failure::new("checkpoint is not supported")),
+        Verb::Restore(_) => return Err(Failure::new("restore is not supported")),
+        Verb::Config(verb) => show_config(&verb)?,
+        Verb::Completions(verb) => output::completions(&mut command(program), verb.shell)?,
+        Verb::Man(verb) => output::man_pages(&command(program), &verb.folder)?,
+    }
+    Ok(0)
+}
+
+/// What every verb that starts a process inside a container needs first.
+fn prepare(prefix: &str) -> Result<(), Failure> {
+    exe::protect().map_err(|err| {
+        Failure::new(format!(
+            "{prefix}: cannot protect this executable from the container: {err}"
+        ))
+    })?;
+    exe::forget_mark();
+    runtime::account::begin();
+    Ok(())
+}
+
+fn prefixed(prefix: &str, err: &RuntimeError, code: u8) -> Failure {
+    Failure {
+        code,
+        text: format!("{prefix}: {}", chain(err)),
+    }
+}
+
+fn exit_code(code: i32) -> u8 {
+    u8::try_from(code & 0xff).unwrap_or(255)
+}
+
+fn list(store: &Store, verb: &args::List) -> Result<(), Failure> {
+    let reports = runtime::list(store)?;
+    if verb.quiet {
+        let ids: String = reports
+            .iter()
+            .map(|report| format!("{}\n", report.id))
+            .collect();
+        return Ok(output::text(&ids)?);
+    }
+    match verb.format {
+        args::Format::Json => Ok(output::json_line(&reports)?),
+        args::Format::Table => Ok(output::text(&output::container_table(&reports))?),
+    }
+}
+
+fn events(container: &runtime::Container, verb: &args::Events) -> Result<(), Failure> {
+    if verb.interval.is_zero() {
+        return Err(Failure::new("duration interval must be greater than 0"));
+    }
+    output::json_line(&runtime::stats_event(container)?)?;
+    if verb.stats {
+        return Ok(());
+    }
+    let mut watch = runtime::OomWatch::new(container);
+    let mut until_stats = verb.interval;
+    // Ends by itself with the container; the watch for OOM kills is finer than the interval.
+    let pause = Duration::from_millis(100);
+    loop {
+        let step = pause.min(until_stats);
+        let ended = match container.init() {
+            Some(init) => init.wait_ended(step)?,
+            None => true,
+        };
+        if let Some(event) = watch.look(container) {
+            output::json_line(&event)?;
+        }
+        if ended {
+            return Ok(());
+        }
+        until_stats = until_stats.saturating_sub(step);
+        if until_stats.is_zero() {
+            match runtime::stats_event(container) {
+                Ok(event) => output::json_line(&event)?,
+                Err(RuntimeError::NotRunning) => return Ok(()),
+                Err(err) => return Err(err.into()),
+            }
+            until_stats = verb.interval;
+        }
+    }
+}
+
+fn spec(verb: &args::Spec) -> Result<(), Failure> {
+    let folder = verb.bundle.clone().unwrap_or_else(|| PathBuf::from("."));
+    let path = folder.join("config.json");
+    let text = serde_json::to_string_pretty(&runtime::default_config(verb.rootless))?;
+    let file = std::fs::File::options()
+        .write(true)
+        .create_new(true)
+        .open(&path);
+    let written = file.and_then(|mut file| {
+        use std::io::Write;
+        writeln!(file, "{text}")
+    });
+    match written {
+        Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists => Err(Failure::new(format!(
+            "File {} exists. Remove it first",
+            path.display()
+        ))),
+        other => other.map_err(|err| Failure::new(format!("write {}: {err}", path.display()))),
+    }
+}
+
+fn show_config(verb: &args::ShowConfig) -> Result<(), Failure> {
+    let path = verb
+        .file
+        .clone()
+        .unwrap_or_else(|| PathBuf::from(DEFAULT_PATH));
+    let config = Config::load(&path)?;
+    if verb.json {
+        return Ok(output::json(&output::config_json(&config))?);
+    }
+    Ok(output::text(&output::config_table(&config))?)
+}
+
+/// The value of a global option before the command line is understood as a whole.
+fn raw_option(name: &str) -> Option<OsString> {
+    let mut args = std::env::args_os().skip(1);
+    while let Some(arg) = args.next() {
+        let text = arg.to_string_lossy();
+        if text == name {
+            return args.next();
+        }
+        if let Some(value) = text
+            .strip_prefix(name)
+            .and_then(|rest| rest.strip_prefix('='))
+        {
+            return Some(value.into());
+        }
+    }
+    None
+}

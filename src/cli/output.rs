@@ -1,0 +1,112 @@
+//! What is printed.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::path::Path;
+
+use clap_complete::Shell;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::config::Config;
+use crate::runtime::StateReport;
+
+/// Prints text; a reader that has gone away is no failure.
+pub(super) fn text(text: &str) -> io::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(err) if err.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+/// Prints JSON for people, indented.
+pub(super) fn json(value: &impl Serialize) -> io::Result<()> {
+    text(&format!("{}\n", serde_json::to_string_pretty(value)?))
+}
+
+/// Prints JSON for programs, in one line.
+pub(super) fn json_line(value: &impl Serialize) -> io::Result<()> {
+    text(&format!("{}\n", serde_json::to_string(value)?))
+}
+
+/// The table of `list`.
+pub(super) fn container_table(reports: &[StateReport]) -> String {
+    let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
+    rows.extend(reports.iter().map(|report| {
+        [
+            report.id.clone(),
+            report.pid.to_string(),
+            report.status.to_string(),
+            report.bundle.clone(),
+            report.created.clone(),
+            report.owner.clone(),
+        ]
+    }));
+    // As wide as runc's: scripts cut columns.
+    table(&rows, 12, 3)
+}
+
+/// The table of `config`.
+pub(super) fn config_table(config: &Config) -> String {
+    let mut rows = vec![["KEY", "VALUE", "FROM"].map(str::to_owned)];
+    for (info, value, origin) in config.settings() {
+        rows.push([info.key.to_owned(), value, origin.to_string()]);
+    }
+    table(&rows, 0, 2)
+}
+
+/// The JSON of `config`.
+pub(super) fn config_json(config: &Config) -> Value {
+    let mut out = serde_json::Map::new();
+    for (info, value, origin) in config.settings() {
+        let entry = json!({"value": value, "from": origin.to_string(), "meaning": info.meaning});
+        out.insert(info.key.to_owned(), entry);
+    }
+    Value::Object(out)
+}
+
+fn table<const N: usize>(rows: &[[String; N]], least: usize, gap: usize) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        let widest = cells.map(|cell| cell.chars().count()).max().unwrap_or(0);
+        widest.saturating_add(gap).max(least)
+    };
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let mut out = String::new();
+    for row in rows {
+        for (index, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            // Writing to a string does not fail.
+            let _ = if index + 1 == N {
+                writeln!(out, "{cell}")
+            } else {
+                write!(out, "{cell:<width$}")
+            };
+        }
+    }
+    out
+}
+
+/// Prints a completion script.
+pub(super) fn completions(command: &mut clap::Command, shell: Shell) -> io::Result<()> {
+    let name = command.get_name().to_owned();
+    let mut script = Vec::new();
+    clap_complete::generate(shell, command, name, &mut script);
+    io::stdout().write_all(&script)
+}
+
+/// Writes one man page for the command and one for each verb.
+pub(super) fn man_pages(command: &clap::Command, folder: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    clap_mangen::generate_to(command.clone(), folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let rows = [["A", "B"], ["long", "x"]].map(|row| row.map(str::to_owned));
+        assert_eq!(table(&rows, 0, 2), "A     B\nlong  x\n");
+    }
+}

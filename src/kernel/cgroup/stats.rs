@@ -1,0 +1,471 @@
+//! Counters of a cgroup, in the shape in which OCI runtimes print them (`events --stats`).
+//!
+//! Every file may be absent (an older kernel, a controller that is off): what cannot be read is zero or empty.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{Cgroup, Version};
+use crate::kernel::read_text;
+
+/// Counters of one container. Times are in nanoseconds, sizes in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Stats {
+    /// Processor time.
+    pub cpu: Cpu,
+    /// Processors and memory nodes of the cpuset (cgroup v1).
+    pub cpuset: Cpuset,
+    /// Memory.
+    pub memory: Memory,
+    /// Processes and threads.
+    pub pids: Pids,
+    /// Block devices.
+    pub blkio: Blkio,
+    /// Huge pages by page size.
+    pub hugetlb: BTreeMap<String, Counter>,
+    /// Cache allocation; never filled in.
+    pub intel_rdt: BTreeMap<String, u64>,
+    /// Network interfaces; never filled in.
+    pub network_interfaces: Option<()>,
+}
+
+/// Processor time.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Cpu {
+    /// Time used.
+    pub usage: CpuUsage,
+    /// Time withheld by the quota.
+    pub throttling: Throttling,
+}
+
+/// Processor time used, in nanoseconds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct CpuUsage {
+    /// All of it.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub total: u64,
+    /// By processor (cgroup v1).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub percpu: Vec<u64>,
+    /// By processor, in the kernel (cgroup v1).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub percpu_kernel: Vec<u64>,
+    /// By processor, in user space (cgroup v1).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub percpu_user: Vec<u64>,
+    /// In the kernel.
+    pub kernel: u64,
+    /// In user space.
+    pub user: u64,
+}
+
+/// What the CPU quota withheld.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Throttling {
+    /// Periods that passed.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub periods: u64,
+    /// Periods in which the quota ran out.
+    #[serde(rename = "throttledPeriods", skip_serializing_if = "is_zero")]
+    pub throttled_periods: u64,
+    /// Time withheld, in nanoseconds.
+    #[serde(rename = "throttledTime", skip_serializing_if = "is_zero")]
+    pub throttled_time: u64,
+}
+
+/// The cpuset controller of cgroup v1.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Cpuset {
+    /// Processors.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cpus: Vec<u64>,
+    /// 1 when no sibling shares the processors.
+    pub cpu_exclusive: u64,
+    /// Memory nodes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mems: Vec<u64>,
+    /// 1 when kernel allocations keep to the nodes.
+    pub mem_hardwall: u64,
+    /// 1 when no sibling shares the nodes.
+    pub mem_exclusive: u64,
+    /// 1 when pages move with a change of nodes.
+    pub memory_migrate: u64,
+    /// 1 when page cache is spread over the nodes.
+    pub memory_spread_page: u64,
+    /// 1 when slab objects are spread over the nodes.
+    pub memory_spread_slab: u64,
+    /// Rate of direct reclaim, by the kernel's own scale.
+    pub memory_pressure: u64,
+    /// 1 when the scheduler balances inside the set.
+    pub sched_load_balance: u64,
+    /// How far the scheduler looks for idle processors.
+    pub sched_relax_domain_level: i64,
+}
+
+/// Memory counters.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// Page cache, in bytes.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cache: u64,
+    /// Memory.
+    pub usage: Counter,
+    /// Memory and swap together.
+    pub swap: Counter,
+    /// Memory of the kernel (cgroup v1).
+    pub kernel: Counter,
+    /// Buffers of TCP (cgroup v1).
+    #[serde(rename = "kernelTCP")]
+    pub kernel_tcp: Counter,
+    /// `memory.stat`, line by line.
+    pub raw: BTreeMap<String, u64>,
+}
+
+/// A counted resource with its limit, in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Counter {
+    /// The limit; the largest value when there is none.
+    pub limit: u64,
+    /// In use now.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub usage: u64,
+    /// The most that was ever in use.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub max: u64,
+    /// How often the limit was met.
+    pub failcnt: u64,
+}
+
+/// Processes and threads.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Pids {
+    /// How many there are.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub current: u64,
+    /// How many there may be; absent without a limit.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub limit: u64,
+}
+
+/// Block device counters.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Blkio {
+    /// Bytes by device and operation.
+    #[serde(
+        rename = "ioServiceBytesRecursive",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub service_bytes: Vec<BlkioEntry>,
+    /// Requests by device and operation.
+    #[serde(rename = "ioServicedRecursive", skip_serializing_if = "Vec::is_empty")]
+    pub serviced: Vec<BlkioEntry>,
+}
+
+/// One block device counter.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct BlkioEntry {
+    /// Major number of the device.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub major: u64,
+    /// Minor number of the device.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub minor: u64,
+    /// `Read`, `Write` and so on.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub op: String,
+    /// The count.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub value: u64,
+}
+
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
+impl Cgroup {
+    /// Reads the counters.
+    pub fn stats(&self) -> Stats {
+        match self.version {
+            Version::V1 => self.stats_v1(),
+            Version::V2 => self.stats_v2(),
+        }
+    }
+
+    /// How many processes the OOM killer has killed in the cgroup.
+    pub fn oom_kills(&self) -> u64 {
+        let Some(dir) = self.controller("memory") else {
+            return 0;
+        };
+        let file = match self.version {
+            Version::V1 => "memory.oom_control",
+            Version::V2 => "memory.events",
+        };
+        get(&flat_keyed(dir, file), "oom_kill")
+    }
+
+    fn stats_v1(&self) -> Stats {
+        let mut stats = Stats::default();
+        if let Some(dir) = self.controller("cpuacct") {
+            stats.cpu.usage = cpu_usage_v1(dir);
+        }
+        if let Some(dir) = self.controller("cpu") {
+            let raw = flat_keyed(dir, "cpu.stat");
+            stats.cpu.throttling = Throttling {
+                periods: get(&raw, "nr_periods"),
+                throttled_periods: get(&raw, "nr_throttled"),
+                throttled_time: get(&raw, "throttled_time"),
+            };
+        }
+        if let Some(dir) = self.controller("cpuset") {
+            stats.cpuset = cpuset_v1(dir);
+        }
+        if let Some(dir) = self.controller("memory") {
+            let raw = flat_keyed(dir, "memory.stat");
+            stats.memory = Memory {
+                cache: get(&raw, "cache"),
+                usage: counter_v1(dir, "memory"),
+                swap: counter_v1(dir, "memory.memsw"),
+                kernel: counter_v1(dir, "memory.kmem"),
+                kernel_tcp: counter_v1(dir, "memory.kmem.tcp"),
+                raw,
+            };
+        }
+        if let Some(dir) = self.controller("pids") {
+            stats.pids = pids(dir);
+        }
+        if let Some(dir) = self.controller("blkio") {
+            stats.blkio = Blkio {
+                service_bytes: blkio_v1(dir, "blkio.throttle.io_service_bytes"),
+                serviced: blkio_v1(dir, "blkio.throttle.io_serviced"),
+            };
+        }
+        stats
+    }
+
+    fn stats_v2(&self) -> Stats {
+        let mut stats = Stats::default();
+        let Some(dir) = self.controller("") else {
+            return stats;
+        };
+        let cpu = flat_keyed(dir, "cpu.stat");
+        let nanoseconds = |key| get(&cpu, key).saturating_mul(1000);
+        stats.cpu.usage.total = nanoseconds("usage_usec");
+        stats.cpu.usage.user = nanoseconds("user_usec");
+        stats.cpu.usage.kernel = nanoseconds("system_usec");
+        stats.cpu.throttling = Throttling {
+            periods: get(&cpu, "nr_periods"),
+            throttled_periods: get(&cpu, "nr_throttled"),
+            throttled_time: nanoseconds("throttled_usec"),
+        };
+        let raw = flat_keyed(dir, "memory.stat");
+        let usage = Counter {
+            limit: number(dir, "memory.max"),
+            usage: number(dir, "memory.current"),
+            max: number(dir, "memory.peak"),
+            failcnt: get(&flat_keyed(dir, "memory.events"), "max"),
+        };
+        stats.memory = Memory {
+            cache: get(&raw, "file"),
+            swap: Counter {
+                limit: number(dir, "memory.swap.max").saturating_add(usage.limit),
+                usage: number(dir, "memory.swap.current").saturating_add(usage.usage),
+                max: 0,
+                failcnt: 0,
+            },
+            usage,
+            raw,
+            ..Memory::default()
+        };
+        stats.pids = pids(dir);
+        stats.blkio = blkio_v2(dir);
+        stats
+    }
+}
+
+fn text(dir: &Path, file: &str) -> String {
+    read_text(&dir.join(file)).unwrap_or_default()
+}
+
+/// One number; `max` is the largest, an absent file zero.
+fn number(dir: &Path, file: &str) -> u64 {
+    match text(dir, file).as_str() {
+        "max" => u64::MAX,
+        text => text.parse().unwrap_or(0),
+    }
+}
+
+/// Lines `KEY VALUE`.
+fn flat_keyed(dir: &Path, file: &str) -> BTreeMap<String, u64> {
+    text(dir, file)
+        .lines()
+        .filter_map(|line| {
+            let (key, value) = line.split_once(' ')?;
+            Some((key.to_owned(), value.parse().ok()?))
+        })
+        .collect()
+}
+
+fn get(map: &BTreeMap<String, u64>, key: &str) -> u64 {
+    map.get(key).copied().unwrap_or(0)
+}
+
+fn counter_v1(dir: &Path, prefix: &str) -> Counter {
+    let read = |what: &str| number(dir, &format!("{prefix}.{what}"));
+    Counter {
+        limit: read("limit_in_bytes"),
+        usage: read("usage_in_bytes"),
+        max: read("max_usage_in_bytes"),
+        failcnt: read("failcnt"),
+    }
+}
+
+fn pids(dir: &Path) -> Pids {
+    Pids {
+        current: number(dir, "pids.current"),
+        limit: Some(number(dir, "pids.max"))
+            .filter(|limit| *limit != u64::MAX)
+            .unwrap_or(0),
+    }
+}
+
+fn cpu_usage_v1(dir: &Path) -> CpuUsage {
+    // cpuacct.stat counts in clock ticks; the kernel's USER_HZ is 100 on every architecture served here.
+    const NANOSECONDS_PER_TICK: u64 = 10_000_000;
+    let ticks = flat_keyed(dir, "cpuacct.stat");
+    let numbers = |text: &str| {
+        text.split_ascii_whitespace()
+            .filter_map(|n| n.parse().ok())
+            .collect()
+    };
+    let (mut percpu_user, mut percpu_kernel) = (Vec::new(), Vec::new());
+    for line in text(dir, "cpuacct.usage_all").lines().skip(1) {
+        let row: Vec<u64> = numbers(line);
+        if let [_, user, kernel] = row.as_slice() {
+            percpu_user.push(*user);
+            percpu_kernel.push(*kernel);
+        }
+    }
+    CpuUsage {
+        total: number(dir, "cpuacct.usage"),
+        percpu: numbers(&text(dir, "cpuacct.usage_percpu")),
+        percpu_kernel,
+        percpu_user,
+        kernel: get(&ticks, "system").saturating_mul(NANOSECONDS_PER_TICK),
+        user: get(&ticks, "user").saturating_mul(NANOSECONDS_PER_TICK),
+    }
+}
+
+fn cpuset_v1(dir: &Path) -> Cpuset {
+    let read = |name: &str| number(dir, &format!("cpuset.{name}"));
+    Cpuset {
+        cpus: list(&text(dir, "cpuset.cpus")),
+        cpu_exclusive: read("cpu_exclusive"),
+        mems: list(&text(dir, "cpuset.mems")),
+        mem_hardwall: read("mem_hardwall"),
+        mem_exclusive: read("mem_exclusive"),
+        memory_migrate: read("memory_migrate"),
+        memory_spread_page: read("memory_spread_page"),
+        memory_spread_slab: read("memory_spread_slab"),
+        memory_pressure: read("memory_pressure"),
+        sched_load_balance: read("sched_load_balance"),
+        sched_relax_domain_level: text(dir, "cpuset.sched_relax_domain_level")
+            .parse()
+            .unwrap_or(0),
+    }
+}
+
+/// The kernel's list syntax: `0-2,5`.
+fn list(text: &str) -> Vec<u64> {
+    text.split(',')
+        .filter_map(|part| {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            Some(first.trim().parse::<u64>().ok()?..=last.trim().parse::<u64>().ok()?)
+        })
+        .flatten()
+        .collect()
+}
+
+fn blkio_v1(dir: &Path, file: &str) -> Vec<BlkioEntry> {
+    text(dir, file)
+        .lines()
+        .filter_map(|line| {
+            let (device, rest) = line.split_once(' ')?;
+            let (major, minor) = device.split_once(':')?;
+            let (op, value) = rest.split_once(' ')?;
+            Some(BlkioEntry {
+                major: major.parse().ok()?,
+                minor: minor.parse().ok()?,
+                op: op.to_owned(),
+                value: value.parse().ok()?,
+            })
+        })
+        .collect()
+}
+
+fn blkio_v2(dir: &Path) -> Blkio {
+    let mut blkio = Blkio::default();
+    for line in text(dir, "io.stat").lines() {
+        let mut fields = line.split(' ');
+        let Some((major, minor)) = fields.next().and_then(|device| device.split_once(':')) else {
+            continue;
+        };
+        for field in fields {
+            let Some((key, value)) = field.split_once('=') else {
+                continue;
+            };
+            let (op, is_bytes) = match key {
+                "rbytes" => ("Read", true),
+                "wbytes" => ("Write", true),
+                "dbytes" => ("Discard", true),
+                "rios" => ("Read", false),
+                "wios" => ("Write", false),
+                "dios" => ("Discard", false),
+                _ => continue,
+            };
+            let entry = BlkioEntry {
+                major: major.parse().unwrap_or(0),
+                minor: minor.parse().unwrap_or(0),
+                op: op.to_owned(),
+                value: value.parse().unwrap_or(0),
+            };
+            if is_bytes {
+                blkio.service_bytes.push(entry);
+            } else {
+                blkio.serviced.push(entry);
+            }
+        }
+    }
+    blkio
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn list_syntax_of_the_kernel() {
+        assert_eq!(list("0-2,5"), [0, 1, 2, 5]);
+        assert_eq!(list(""), Vec::<u64>::new());
+    }
+
+    #[test]
+    fn io_stat_is_split_into_bytes_and_requests() {
+        let dir = tempfile::tempdir().unwrap();
+        let line = "254:0 rbytes=4096 wbytes=8192 rios=1 wios=2 dbytes=0 dios=0 cost.usage=7\n";
+        std::fs::write(dir.path().join("io.stat"), line).unwrap();
+        let blkio = blkio_v2(dir.path());
+        let values = |list: &[BlkioEntry]| list.iter().map(|e| e.value).collect::<Vec<_>>();
+        assert_eq!(values(&blkio.service_bytes), [4096, 8192, 0]);
+        assert_eq!(values(&blkio.serviced), [1, 2, 0]);
+        assert_eq!((blkio.serviced[0].major, blkio.serviced[0].minor), (254, 0));
+    }
+
+    #[test]
+    fn absent_files_are_zero() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(number(dir.path(), "memory.current"), 0);
+        assert_eq!(counter_v1(dir.path(), "memory.memsw"), Counter::default());
+    }
+}

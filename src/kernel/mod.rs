@@ -1,0 +1,87 @@
+//! The kernel as this project sees it: control groups, processes, terminals, the executable itself.
+//!
+//! The only room that names a path under `/sys` or `/proc` or holds `unsafe`. It decides nothing and
+//! knows nothing of containers, profiles or prices: values in, effects out, typed errors back.
+
+pub mod cgroup;
+pub mod exe;
+pub mod keyring;
+pub mod process;
+pub mod tty;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What a kernel interface refused: the operation, the path it was tried on, and the cause.
+///
+/// The message does not repeat the cause; print the chain of sources once, at the edge.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KernelError {
+    /// Reading or writing a kernel file, or a system call on a path, failed.
+    #[error("{op} {}", path.display())]
+    Io {
+        /// What was tried, as a verb phrase: `read`, `write "100" to`.
+        op: String,
+        /// The path it was tried on.
+        path: PathBuf,
+        /// Why the kernel refused.
+        #[source]
+        source: io::Error,
+    },
+    /// A kernel file held text that its documentation does not allow.
+    #[error("unexpected text in {}: {text:?}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What stood there.
+        text: String,
+    },
+    /// The host lacks something that the request needs.
+    #[error("{0}")]
+    Unsupported(String),
+}
+
+impl KernelError {
+    pub(crate) fn io(op: impl Into<String>, path: impl AsRef<Path>, source: io::Error) -> Self {
+        Self::Io {
+            op: op.into(),
+            path: path.as_ref().to_path_buf(),
+            source,
+        }
+    }
+
+    /// Whether the thing asked for no longer exists: a cgroup removed or a process ended meanwhile.
+    pub fn is_gone(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => matches!(
+                source.raw_os_error(),
+                Some(libc::ENOENT | libc::ENODEV | libc::ESRCH)
+            ),
+            Self::Malformed { .. } | Self::Unsupported(_) => false,
+        }
+    }
+}
+
+/// Result of an access to the kernel.
+pub type Result<T> = std::result::Result<T, KernelError>;
+
+/// Reads a kernel file whole, as text without the trailing newline.
+pub(crate) fn read_text(path: &Path) -> Result<String> {
+    let mut text =
+        std::fs::read_to_string(path).map_err(|err| KernelError::io("read", path, err))?;
+    while text.ends_with('\n') {
+        text.pop();
+    }
+    Ok(text)
+}
+
+/// Writes one value with one `write(2)`, as kernel files want it.
+pub(crate) fn write_text(path: &Path, value: &str) -> Result<()> {
+    use std::io::Write;
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .and_then(|mut file| file.write_all(value.as_bytes()))
+        .map_err(|err| KernelError::io(format!("write {value:?} to"), path, err))
+}

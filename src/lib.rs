@@ -1,0 +1,22 @@
+//! elastic-mem: an OCI runtime for serverless functions with elastic memory.
+//!
+//! The map, from effects to what is pure; arrows never point back:
+//!
+//! - [`cli`]: the command line; prints.
+//! - [`runtime`]: the verbs of an OCI runtime, one per process, on libcontainer.
+//! - [`config`]: the configuration files with the origin of every value.
+//! - [`kernel`]: control groups, processes, terminals; the only room with paths under `/sys` and `/proc`
+//!   and the only one with `unsafe`.
+//! - [`model`]: names and quantities.
+//!
+//! `ARCHITECTURE.md` has the rules and the reasons.
+
+pub mod cli;
+pub mod config;
+#[allow(
+    unsafe_code,
+    reason = "system calls; every other room denies unsafe code"
+)]
+pub mod kernel;
+pub mod model;
+pub mod runtime;

@@ -1,0 +1,9 @@
+//! The nouns of the project: names and quantities with their units, checked when they are made.
+//!
+//! No input or output, no clock, no logging.
+
+mod id;
+mod size;
+
+pub use id::{ContainerId, InvalidContainerId};
+pub use size::{InvalidSize, MemoryLimit};

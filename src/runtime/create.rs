@@ -1,0 +1,379 @@
+//! `create`: from a bundle to a container that waits for `start`.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use libcontainer::container::{ContainerStatus as EngineStatus, State as EngineState};
+use libcontainer::user_ns::UserNamespaceConfig;
+use libcontainer::utils::validate_spec_for_net_devices;
+use libcontainer::validator::Validator;
+use oci_spec::runtime::{LinuxIdMapping, LinuxResources, Spec};
+use serde_json::Value;
+
+use super::bundle::{Bundle, hooks};
+use super::driver::Driver;
+use super::error::{Result, RuntimeError};
+use super::launch::{Launch, Stdio, Steps};
+use super::lifecycle::run_poststop;
+use super::state::{Container, Folder, Init, START_SOCKET, State, Store, write_atomic};
+use crate::kernel::cgroup::Hierarchies;
+use crate::kernel::tty::TerminalSize;
+use crate::kernel::{keyring, process};
+use crate::model::ContainerId;
+
+/// How a container is to be created.
+#[derive(Debug, Default)]
+pub struct CreateOptions {
+    /// The bundle folder.
+    pub bundle: PathBuf,
+    /// Unix socket that gets the container's terminal.
+    pub console_socket: Option<PathBuf>,
+    /// File that gets the process id of init.
+    pub pid_file: Option<PathBuf>,
+    /// Change the root by moving the mount, for root file systems on a ramdisk.
+    pub no_pivot: bool,
+    /// Keep the caller's session keyring.
+    pub no_new_keyring: bool,
+    /// How many descriptors after standard error the program inherits.
+    pub preserve_fds: u32,
+    /// Use the systemd cgroup driver.
+    pub systemd_cgroup: bool,
+}
+
+/// Where the terminal and the standard streams of a process come from.
+#[derive(Debug, Default)]
+pub(super) struct Io {
+    /// One end of a socket pair on which a foreground command receives the terminal.
+    pub(super) console: Option<OwnedFd>,
+    /// Pipes of a foreground command.
+    pub(super) stdio: Stdio,
+    /// Whether the command stays until the process ends.
+    pub(super) foreground: bool,
+}
+
+/// Creates a container that waits for `start`.
+///
+/// # Errors
+/// Every variant of [`RuntimeError`] that a bundle or a host can cause. Nothing is left behind then.
+pub fn create(store: &Store, id: &ContainerId, options: &CreateOptions) -> Result<Container> {
+    create_with(store, id, options, Io::default())
+}
+
+pub(super) fn create_with(
+    store: &Store,
+    id: &ContainerId,
+    options: &CreateOptions,
+    io: Io,
+) -> Result<Container> {
+    let bundle = Bundle::open(&options.bundle)?;
+    let process = bundle.config.get("process").unwrap_or(&Value::Null);
+    let console = console(process, options.console_socket.as_deref(), &io)?;
+    let limits = bundle.limits()?;
+    let spec = Bundle::engine_spec(&bundle.config, &bundle.rootfs)?;
+    validate(&spec)?;
+    let workload = Bundle::workload(&bundle.config)?;
+    // Hooks of the later verbs: a wrong form must show now, not when the container is to be removed.
+    for kind in ["poststart", "poststop"] {
+        hooks(&bundle.config, kind)?;
+    }
+
+    let hierarchies = Hierarchies::probe()?;
+    let path = bundle.cgroups_path();
+    let driver = Driver::choose(
+        options.systemd_cgroup,
+        path,
+        id.as_str(),
+        hierarchies.version,
+    )?;
+    let cgroup = driver.locate(&hierarchies, path, id.as_str())?;
+    if cgroup.is_frozen() {
+        return Err(RuntimeError::Unsupported(
+            "container's cgroup unexpectedly frozen".to_owned(),
+        ));
+    }
+    let shared = !cgroup.is_empty();
+    if shared {
+        tracing::warn!("container's cgroup is not empty; its other processes are left alone");
+    }
+
+    let folder = store.reserve(id)?;
+    let mut state = State::new(id, &bundle.path, &bundle.rootfs, cgroup);
+    state.annotations = bundle.annotations();
+    state.systemd_unit = driver.unit();
+    state.cgroup_shared = shared;
+    if let Some(version) = bundle.config.get("ociVersion").and_then(Value::as_str) {
+        version.clone_into(&mut state.oci_version);
+    }
+    let mut creation = Creation {
+        folder: &folder,
+        driver: &driver,
+        hierarchies: &hierarchies,
+        limits: &limits,
+        state,
+        done: false,
+        config: &bundle.config,
+    };
+    folder.save(&creation.state)?;
+    let text =
+        serde_json::to_vec(&bundle.config).map_err(|err| RuntimeError::json("config", err))?;
+    folder.save_config(&text)?;
+    if !options.no_new_keyring {
+        join_keyring(id)?;
+    }
+    let user = user(&spec);
+    let mut hook_state = EngineState::new(
+        id.as_str(),
+        EngineStatus::Creating,
+        None,
+        bundle.path.clone(),
+    );
+    creation
+        .state
+        .oci_version
+        .clone_into(&mut hook_state.oci_version);
+    hook_state.annotations = Some(creation.state.annotations.clone().into_iter().collect());
+    let mut workload = workload;
+    workload.hook_state = Some(EngineState {
+        status: EngineStatus::Created,
+        ..hook_state.clone()
+    });
+    let size = terminal_size(process);
+    let has_terminal = console.is_some();
+    let init = Launch {
+        id: id.as_str(),
+        bundle: &bundle.path,
+        rootfs: &bundle.rootfs,
+        spec,
+        workload,
+        hook_state: Some(hook_state),
+        start_socket: folder.path().join(START_SOCKET),
+        console,
+        stdio: io.stdio,
+        preserve_fds: options.preserve_fds,
+        no_pivot: options.no_pivot,
+        exec_error: None,
+        steps: &mut creation,
+    }
+    .run()?;
+    adjust_stdio(init.as_raw(), user, size.filter(|_| has_terminal));
+    write_pid_file(options.pid_file.as_deref(), init.as_raw())?;
+    creation.done = true;
+    Ok(Container {
+        folder: folder.clone(),
+        state: creation.state.clone(),
+    })
+}
+
+/// A creation under way; dropped before it is done, it takes everything back.
+struct Creation<'a> {
+    folder: &'a Folder,
+    driver: &'a Driver,
+    hierarchies: &'a Hierarchies,
+    limits: &'a LinuxResources,
+    config: &'a Value,
+    state: State,
+    done: bool,
+}
+
+impl Steps for Creation<'_> {
+    fn join(&mut self, stage: i32) -> Result<()> {
+        let cgroup = self.state.cgroup.clone();
+        self.state.cgroup = self
+            .driver
+            .join(self.hierarchies, cgroup, &self.state.id, stage)?;
+        Ok(())
+    }
+
+    fn limit(&mut self, init: i32) -> Result<()> {
+        let stat = process::stat(init)?;
+        self.state.init = Some(Init {
+            pid: init,
+            start_time: stat.start_time,
+        });
+        // Before init goes on: a command killed from here on leaves a record that leads to its process.
+        self.folder.save(&self.state)?;
+        self.driver
+            .apply(&self.state.cgroup, &self.state.id, self.limits)
+    }
+}
+
+impl Drop for Creation<'_> {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        if let Some(init) = self.state.init {
+            // Created, and then something after it failed.
+            if let Ok(handle) = process::ProcessHandle::open(init.pid, init.start_time) {
+                let _ = handle.signal(libc::SIGKILL);
+            }
+            if let Err(err) = run_poststop(self.config, &self.state) {
+                tracing::warn!(%err, "poststop hook");
+            }
+        }
+        let (cgroup, id) = (&self.state.cgroup, &self.state.id);
+        if let Err(err) = self.driver.remove(cgroup, id, !self.state.cgroup_shared) {
+            tracing::warn!(%err, "control group left behind");
+        }
+        if let Err(err) = self.folder.remove() {
+            tracing::warn!(%err, "state folder left behind");
+        }
+    }
+}
+
+/// What libcontainer checks before it begins.
+fn validate(spec: &Spec) -> Result<()> {
+    Validator::validate_spec(spec).map_err(|err| RuntimeError::InvalidSpec(err.to_string()))?;
+    UserNamespaceConfig::new(spec).map_err(|err| RuntimeError::InvalidSpec(err.to_string()))?;
+    validate_spec_for_net_devices(spec, &*libcontainer::syscall::syscall::create_syscall())
+        .map_err(|err| RuntimeError::InvalidSpec(err.to_string()))
+}
+
+/// The socket over which the process sends its terminal, if it is to have one.
+pub(super) fn console(process: &Value, socket: Option<&Path>, io: &Io) -> Result<Option<OwnedFd>> {
+    let terminal = process.get("terminal").and_then(Value::as_bool) == Some(true);
+    let usage = |text: &str| Err(RuntimeError::Usage(text.to_owned()));
+    match (terminal, io.foreground, socket) {
+        (true, false, None) => {
+            usage("cannot allocate tty if runc will detach without setting console socket")
+        }
+        (false, _, Some(_)) | (_, true, Some(_)) => {
+            usage("cannot use console socket if runc will not detach or allocate tty")
+        }
+        (true, false, Some(path)) => {
+            let socket = UnixStream::connect(path)
+                .map_err(|err| RuntimeError::io("connect to console socket", path, err))?;
+            Ok(Some(socket.into()))
+        }
+        (true, true, None) => io
+            .console
+            .as_ref()
+            .map(|fd| fd.as_fd().try_clone_to_owned())
+            .transpose()
+            .map_err(|err| RuntimeError::Sys("duplicate a descriptor", err)),
+        (false, _, None) => Ok(None),
+    }
+}
+
+/// `process.consoleSize`.
+pub(super) fn terminal_size(process: &Value) -> Option<TerminalSize> {
+    let side = |key: &str| {
+        process
+            .pointer(&format!("/consoleSize/{key}"))
+            .and_then(Value::as_u64)
+            .and_then(|n| u16::try_from(n).ok())
+            .filter(|n| *n > 0)
+    };
+    Some(TerminalSize {
+        rows: side("height")?,
+        columns: side("width")?,
+    })
+}
+
+/// The user id on the host under which the program runs.
+pub(super) fn user(spec: &Spec) -> u32 {
+    let inside = spec
+        .process()
+        .as_ref()
+        .map_or(0, |process| process.user().uid());
+    let mappings = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.uid_mappings().as_deref());
+    host_id(inside, mappings)
+}
+
+fn host_id(inside: u32, mappings: Option<&[LinuxIdMapping]>) -> u32 {
+    mappings
+        .into_iter()
+        .flatten()
+        .find_map(|map| {
+            let offset = inside.checked_sub(map.container_id())?;
+            (offset < map.size()).then(|| map.host_id().checked_add(offset))?
+        })
+        .unwrap_or(inside)
+}
+
+/// Gives the standard streams to the program's user and sets the size of its terminal.
+///
+/// The program may open `/dev/stdout` again, which is checked against the owner. `/dev/null` stays root's.
+/// Nothing here can fail a start: a stream on a read-only file system just keeps its owner.
+pub(super) fn adjust_stdio(pid: i32, user: u32, size: Option<TerminalSize>) {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    if let Some(size) = size {
+        let path = process::fd_path(pid, 0);
+        let terminal = std::fs::File::options().read(true).write(true).open(path);
+        if let Ok(terminal) = terminal {
+            if let Err(err) = crate::kernel::tty::set_size(terminal.as_fd(), size) {
+                tracing::debug!(%err, "terminal size not set");
+            }
+        }
+    }
+    let null = std::fs::metadata("/dev/null").map(|meta| meta.rdev());
+    for fd in 0..3 {
+        let path = process::fd_path(pid, fd);
+        let Ok(meta) = std::fs::metadata(&path) else {
+            continue;
+        };
+        let is_null =
+            meta.file_type().is_char_device() && null.as_ref().is_ok_and(|n| *n == meta.rdev());
+        if is_null || meta.uid() == user {
+            continue;
+        }
+        if let Err(err) = std::os::unix::fs::chown(&path, Some(user), None) {
+            tracing::debug!(%err, fd, "owner of a standard stream not changed");
+        }
+    }
+}
+
+/// Writes the process id in one step, so that a watcher never reads half of it.
+pub(super) fn write_pid_file(path: Option<&Path>, pid: i32) -> Result<()> {
+    match path {
+        Some(path) => write_atomic(path, pid.to_string().as_bytes(), 0o666),
+        None => Ok(()),
+    }
+}
+
+fn join_keyring(id: &ContainerId) -> Result<()> {
+    match keyring::join_session(&format!("_ses.{id}")) {
+        // A kernel without keys has none to protect.
+        Err(err) if err.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+        other => other.map_err(|err| RuntimeError::Sys("join a new session keyring", err)),
+    }
+}
+
+/// A socket pair: one end for the process to send its terminal on, one to receive it.
+pub(super) fn console_pair() -> Result<(OwnedFd, OwnedFd)> {
+    let (a, b) = UnixStream::pair().map_err(|err| RuntimeError::Sys("make a socket pair", err))?;
+    debug_assert!(a.as_raw_fd() != b.as_raw_fd());
+    Ok((a.into(), b.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci_spec::runtime::LinuxIdMappingBuilder;
+
+    #[test]
+    fn ids_outside_the_mapping_stay_as_they_are() {
+        let map = LinuxIdMappingBuilder::default()
+            .container_id(0_u32)
+            .host_id(100_000_u32)
+            .size(1000_u32)
+            .build()
+            .unwrap();
+        assert_eq!(host_id(0, Some(&[map])), 100_000);
+        assert_eq!(host_id(999, Some(&[map])), 100_999);
+        assert_eq!(host_id(1000, Some(&[map])), 1000);
+        assert_eq!(host_id(5, None), 5);
+    }
+
+    #[test]
+    fn a_terminal_size_needs_both_sides() {
+        let process = serde_json::json!({"consoleSize": {"height": 30, "width": 100}});
+        let size = terminal_size(&process).unwrap();
+        assert_eq!((size.rows, size.columns), (30, 100));
+        assert!(terminal_size(&serde_json::json!({"consoleSize": {"height": 30}})).is_none());
+    }
+}

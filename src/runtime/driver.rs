@@ -1,0 +1,254 @@
+//! Who makes the control group: this command in the file system, or systemd on request.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use libcgroups::common::{CgroupManager, ControllerOpt};
+use libcgroups::systemd::manager::Manager as SystemdManager;
+use nix::unistd::Pid;
+use oci_spec::runtime::LinuxResources;
+
+use super::error::{Result, RuntimeError};
+use crate::kernel::KernelError;
+use crate::kernel::cgroup::{Cgroup, Hierarchies, Version};
+use crate::kernel::process;
+
+/// How long systemd may take to move a process into a new scope.
+const SCOPE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How the control group of one container is made, changed and removed.
+#[derive(Debug)]
+pub(super) enum Driver {
+    /// Directories in the cgroup file system.
+    FileSystem,
+    /// A transient scope of systemd, as `slice:prefix:name`.
+    Systemd(String),
+}
+
+/// Whether a cgroups path has the form that only the systemd driver understands.
+///
+/// Docker gives it without saying `--systemd-cgroup`.
+fn is_systemd_form(path: &str) -> bool {
+    !path.starts_with('/') && path.split(':').count() == 3
+}
+
+impl Driver {
+    /// Chooses by the command line, and by the form of the path.
+    ///
+    /// # Errors
+    /// `Unsupported` when systemd is asked for and cannot serve.
+    pub(super) fn choose(
+        requested: bool,
+        path: Option<&str>,
+        id: &str,
+        version: Version,
+    ) -> Result<Self> {
+        let systemd_form = path.is_some_and(is_systemd_form);
+        let usable = version == Version::V2 && process::systemd_booted();
+        if !requested && !(systemd_form && usable) {
+            return Ok(Self::FileSystem);
+        }
+        let refuse = |text: &str| Err(RuntimeError::Unsupported(text.to_owned()));
+        if !process::systemd_booted() {
+            return refuse("systemd not running on this host, cannot use systemd cgroups manager");
+        }
+        if version == Version::V1 {
+            return refuse("the systemd cgroup driver needs cgroup v2; this host has cgroup v1");
+        }
+        match path {
+            Some(path) if systemd_form => Ok(Self::Systemd(path.to_owned())),
+            Some(path) => refuse(&format!(
+                "expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got {path:?} instead"
+            )),
+            None => Ok(Self::Systemd(format!(":elastic-mem:{id}"))),
+        }
+    }
+
+    /// The driver of a container that exists.
+    pub(super) fn of(unit: Option<&String>) -> Self {
+        match unit {
+            Some(unit) => Self::Systemd(unit.clone()),
+            None => Self::FileSystem,
+        }
+    }
+
+    /// The name to remember.
+    pub(super) fn unit(&self) -> Option<String> {
+        match self {
+            Self::FileSystem => None,
+            Self::Systemd(unit) => Some(unit.clone()),
+        }
+    }
+
+    /// Where the control group will be; systemd decides in the end, see [`Driver::join`].
+    pub(super) fn locate(
+        &self,
+        hierarchies: &Hierarchies,
+        path: Option<&str>,
+        id: &str,
+    ) -> Result<Cgroup> {
+        let cgroup = match self {
+            Self::FileSystem => Cgroup::for_spec(hierarchies, path.map(Path::new), id)?,
+            Self::Systemd(unit) => Cgroup::for_spec(hierarchies, Some(&scope_path(unit)), id)?,
+        };
+        Ok(cgroup)
+    }
+
+    /// Makes the control group and moves a process into it; returns where it is.
+    ///
+    /// # Errors
+    /// `Cgroup` or `Systemd`.
+    pub(super) fn join(
+        &self,
+        hierarchies: &Hierarchies,
+        cgroup: Cgroup,
+        id: &str,
+        pid: i32,
+    ) -> Result<Cgroup> {
+        match self {
+            Self::FileSystem => {
+                cgroup.create().map_err(RuntimeError::Cgroup)?;
+                cgroup.attach(pid).map_err(RuntimeError::Cgroup)?;
+                Ok(cgroup)
+            }
+            Self::Systemd(unit) => {
+                manager(unit, id)?
+                    .add_task(Pid::from_raw(pid))
+                    .map_err(|err| systemd(&err))?;
+                Ok(Cgroup::of_process(hierarchies, pid).map_err(RuntimeError::Cgroup)?)
+            }
+        }
+    }
+
+    /// Sets the limits of a new control group.
+    ///
+    /// # Errors
+    /// `Limit` or `Systemd`.
+    pub(super) fn apply(&self, cgroup: &Cgroup, id: &str, limits: &LinuxResources) -> Result<()> {
+        self.tell_systemd(id, limits)?;
+        cgroup.apply(limits).map_err(RuntimeError::Limit)
+    }
+
+    /// Changes limits of a control group in use.
+    ///
+    /// # Errors
+    /// `Kernel` or `Systemd`.
+    pub(super) fn update(&self, cgroup: &Cgroup, id: &str, limits: &LinuxResources) -> Result<()> {
+        self.tell_systemd(id, limits)?;
+        cgroup.update(limits).map_err(RuntimeError::Kernel)
+    }
+
+    /// systemd must know the limits too, or it undoes them at its next reload.
+    fn tell_systemd(&self, id: &str, limits: &LinuxResources) -> Result<()> {
+        let Self::Systemd(unit) = self else {
+            return Ok(());
+        };
+        let options = ControllerOpt {
+            resources: limits,
+            freezer_state: None,
+            oom_score_adj: None,
+            disable_oom_killer: false,
+        };
+        manager(unit, id)?
+            .apply(&options)
+            .map_err(|err| systemd(&err))
+    }
+
+    /// Removes the control group; with `kill`, the processes in it first.
+    ///
+    /// # Errors
+    /// `Kernel` with the directory that stays.
+    pub(super) fn remove(&self, cgroup: &Cgroup, id: &str, kill: bool) -> Result<()> {
+        if !kill && !cgroup.is_empty() {
+            // Others live there too: it was not made for this container and is not ours to remove.
+            tracing::debug!("control group kept: it holds processes of others");
+            return Ok(());
+        }
+        if let Self::Systemd(unit) = self {
+            cgroup.signal_all(libc::SIGKILL).or_else(ignore_gone)?;
+            // A scope goes by itself when its last process ends; a failed one has to be dismissed.
+            if let Err(err) =
+                manager(unit, id).and_then(|m| m.remove().map_err(|err| systemd(&err)))
+            {
+                tracing::debug!(%err, "scope not stopped");
+            }
+        }
+        Ok(cgroup.remove()?)
+    }
+}
+
+pub(super) fn ignore_gone(err: KernelError) -> std::result::Result<(), KernelError> {
+    if err.is_gone() { Ok(()) } else { Err(err) }
+}
+
+fn systemd(err: &dyn std::error::Error) -> RuntimeError {
+    RuntimeError::Systemd(err.to_string())
+}
+
+fn manager(unit: &str, id: &str) -> Result<SystemdManager> {
+    let system_bus = nix::unistd::geteuid().is_root();
+    SystemdManager::new(
+        PathBuf::from("/sys/fs/cgroup"),
+        PathBuf::from(unit),
+        id.to_owned(),
+        system_bus,
+        SCOPE_PATIENCE,
+    )
+    .map_err(|err| systemd(&err))
+}
+
+/// The cgroup path of `slice:prefix:name`: `/a.slice/a-b.slice/prefix-name.scope` (systemd.slice(5)).
+fn scope_path(unit: &str) -> PathBuf {
+    let mut parts = unit.splitn(3, ':');
+    let slice = parts
+        .next()
+        .filter(|s| !s.is_empty())
+        .unwrap_or("system.slice");
+    let prefix = parts.next().unwrap_or_default();
+    let name = parts.next().unwrap_or_default();
+    let mut path = PathBuf::from("/");
+    let stem = slice.strip_suffix(".slice").unwrap_or(slice);
+    if stem != "-" {
+        let mut so_far = String::new();
+        for part in stem.split('-') {
+            if !so_far.is_empty() {
+                so_far.push('-');
+            }
+            so_far.push_str(part);
+            path.push(format!("{so_far}.slice"));
+        }
+    }
+    path.push(match (prefix, name.ends_with(".slice")) {
+        (_, true) => name.to_owned(),
+        ("", _) => format!("{name}.scope"),
+        _ => format!("{prefix}-{name}.scope"),
+    });
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slice_lies_in_the_slices_that_its_name_begins_with() {
+        assert_eq!(
+            scope_path("kubepods-burstable-pod1.slice:cri:abc"),
+            Path::new(
+                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice/cri-abc.scope"
+            )
+        );
+        assert_eq!(
+            scope_path(":docker:x"),
+            Path::new("/system.slice/docker-x.scope")
+        );
+        assert_eq!(scope_path("-.slice::x"), Path::new("/x.scope"));
+    }
+
+    #[test]
+    fn the_form_alone_tells_systemd_paths() {
+        assert!(is_systemd_form("system.slice:docker:abc"));
+        assert!(!is_systemd_form("/docker/abc"));
+        assert!(!is_systemd_form("a:b"));
+    }
+}

@@ -1,0 +1,715 @@
+//! Bringing a container's process to the point where it waits for `start`.
+//!
+//! Three processes take part. The *parent* is this command. The *stage* process joins or makes the user,
+//! time and process id namespaces, which take effect for children only, forks the *init* process and ends; init
+//! becomes a child of the parent (child subreaper, prctl(2)). Init runs libcontainer's
+//! `container_init_process`, which makes everything else and then waits on the start socket.
+//!
+//! libcontainer's own parent and intermediate processes are not used: they join one cgroup path in every v1
+//! hierarchy, leave `name=systemd` and the hybrid v2 hierarchy out, and count themselves against the
+//! container's own limit of processes. docs/adr/0001-engine.md has the measurements.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, IoSlice, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use libcgroups::common::CgroupConfig;
+use libcontainer::channel::ChannelError as BaseChannelError;
+use libcontainer::container::{Container as EngineContainer, State as EngineState};
+use libcontainer::hooks::run_hooks;
+use libcontainer::namespaces::Namespaces;
+use libcontainer::network::network_device::dev_change_net_namespace;
+use libcontainer::notify_socket::NotifyListener;
+use libcontainer::process::args::{ContainerArgs, ContainerType};
+use libcontainer::process::channel::{
+    ChannelError, InitReceiver, InitSender, MainReceiver, MainSender, init_channel, main_channel,
+};
+use libcontainer::process::init::container_init_process;
+use libcontainer::syscall::syscall::{SyscallType, create_syscall};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
+
+use super::account;
+use super::error::{Result, RuntimeError};
+use super::workload::Workload;
+use crate::kernel::process;
+
+/// What the processes are called until the user's program takes over (at most 15 bytes).
+const STAGE_NAME: &std::ffi::CStr = c"elastic:[STAGE]";
+const INIT_NAME: &std::ffi::CStr = c"elastic:[INIT]";
+
+/// Everything a launch needs.
+pub(super) struct Launch<'a> {
+    pub(super) id: &'a str,
+    pub(super) bundle: &'a Path,
+    pub(super) rootfs: &'a Path,
+    pub(super) spec: Spec,
+    pub(super) workload: Workload,
+    /// State that hooks and a seccomp agent get; `None` for exec.
+    pub(super) hook_state: Option<EngineState>,
+    /// Where the process will wait for `start`.
+    pub(super) start_socket: PathBuf,
+    pub(super) console: Option<OwnedFd>,
+    pub(super) stdio: Stdio,
+    pub(super) preserve_fds: u32,
+    pub(super) no_pivot: bool,
+    /// For exec: the write end on which a failure after `start` is reported; closed by a successful execve.
+    pub(super) exec_error: Option<&'a OwnedFd>,
+    /// What the caller does with the processes on the way.
+    pub(super) steps: &'a mut dyn Steps,
+}
+
+/// The caller's part of a launch.
+pub(super) trait Steps {
+    /// The stage process exists and waits: move it into the container's control groups, children follow.
+    ///
+    /// # Errors
+    /// Ends the launch.
+    fn join(&mut self, stage: i32) -> Result<()>;
+
+    /// The init process exists and waits, the stage process is gone: record it, set its limits.
+    ///
+    /// # Errors
+    /// Ends the launch.
+    fn limit(&mut self, init: i32) -> Result<()>;
+}
+
+/// Descriptors for standard input, output and error; `None` keeps the caller's.
+#[derive(Debug, Default)]
+pub(super) struct Stdio {
+    pub(super) input: Option<OwnedFd>,
+    pub(super) output: Option<OwnedFd>,
+    pub(super) error: Option<OwnedFd>,
+}
+
+/// Messages from the stage process to the parent; each one byte, `Pid` and `Error` with a payload.
+const ASK_MAPPING: u8 = b'm';
+const ASK_TIME_OFFSETS: u8 = b't';
+const INIT_PID: u8 = b'p';
+const ERROR: u8 = b'e';
+/// The parent's answer to everything.
+const GO: u8 = b'g';
+
+impl Launch<'_> {
+    /// Starts the process and returns its id once it waits for `start`.
+    ///
+    /// # Errors
+    /// `Start` with the reason; no process is left then.
+    pub(super) fn run(self) -> Result<Pid> {
+        let Self {
+            id,
+            bundle,
+            rootfs,
+            spec,
+            workload,
+            hook_state,
+            start_socket,
+            console,
+            stdio,
+            preserve_fds,
+            no_pivot,
+            exec_error,
+            steps,
+        } = self;
+        nix::sys::prctl::set_child_subreaper(true)
+            .map_err(|err| RuntimeError::Sys("become child subreaper", err.into()))?;
+        let listener = NotifyListener::new(&start_socket).map_err(|err| start_error(&err))?;
+        let is_init = exec_error.is_none();
+        let mut args = ContainerArgs {
+            container_type: match exec_error {
+                None => ContainerType::InitContainer,
+                Some(fd) => ContainerType::TenantContainer {
+                    exec_notify_fd: fd.as_raw_fd(),
+                },
+            },
+            syscall: SyscallType::default(),
+            spec: Rc::new(spec),
+            rootfs: rootfs.to_path_buf(),
+            console_socket: console.as_ref().map(AsRawFd::as_raw_fd),
+            notify_listener: listener,
+            preserve_fds: i32::try_from(preserve_fds).unwrap_or(i32::MAX),
+            container: hook_state.map(|state| EngineContainer {
+                state,
+                root: start_socket
+                    .parent()
+                    .map(Path::to_path_buf)
+                    .unwrap_or_default(),
+            }),
+            user_ns_config: None,
+            // Not used by the init process; the control groups are ours.
+            cgroup_config: CgroupConfig {
+                cgroup_path: PathBuf::new(),
+                systemd_cgroup: false,
+                container_name: id.to_owned(),
+            },
+            detached: true,
+            executor: Box::new(workload),
+            no_pivot,
+            stdin: stdio.input.as_ref().map(AsRawFd::as_raw_fd),
+            stdout: stdio.output.as_ref().map(AsRawFd::as_raw_fd),
+            stderr: stdio.error.as_ref().map(AsRawFd::as_raw_fd),
+            as_sibling: false,
+            pid_file: None,
+        };
+        let mut channels = Channels::new()?;
+        let (mut ours, theirs) =
+            UnixStream::pair().map_err(|err| RuntimeError::Sys("make a socket pair", err))?;
+
+        let stage = process::fork(|| {
+            // Held here it would hide the parent's death from us.
+            let _ = nix::unistd::close(ours.as_raw_fd());
+            stage_process(&mut args, &mut channels, theirs.as_raw_fd())
+        })
+        .map_err(|err| RuntimeError::Sys("fork", err))?;
+        drop(theirs);
+
+        let mut parent = Parent {
+            spec: Rc::clone(&args.spec),
+            rootfs,
+            bundle,
+            hook_state: args.container.as_ref().map(|c| c.state.clone()),
+            init: None,
+            stage: Some(stage),
+        };
+        let result = parent.drive(&mut ours, &mut channels, steps, is_init);
+        // With it goes our copy of the start socket, which belongs to the waiting process alone.
+        drop(args);
+        match result {
+            Ok(pid) => {
+                parent.init = None;
+                Ok(pid)
+            }
+            Err(err) => {
+                parent.kill();
+                Err(explain(err, account::take()))
+            }
+        }
+    }
+}
+
+/// The two directions between the parent and init.
+struct Channels {
+    to_parent: MainSender,
+    from_init: MainReceiver,
+    to_init: InitSender,
+    from_parent: InitReceiver,
+}
+
+impl Channels {
+    fn new() -> Result<Self> {
+        let (to_parent, from_init) = main_channel().map_err(|err| start_error(&err))?;
+        let (to_init, from_parent) = init_channel().map_err(|err| start_error(&err))?;
+        Ok(Self {
+            to_parent,
+            from_init,
+            to_init,
+            from_parent,
+        })
+    }
+}
+
+/// Prints an error with its chain of sources, the way a user reads it.
+fn chain(err: &dyn std::error::Error) -> String {
+    let mut text = err.to_string();
+    let mut source = err.source();
+    while let Some(err) = source {
+        let part = err.to_string();
+        if !text.ends_with(&part) {
+            text = format!("{text}: {part}");
+        }
+        source = err.source();
+    }
+    text
+}
+
+fn start_error(err: &dyn std::error::Error) -> RuntimeError {
+    RuntimeError::Start(chain(err))
+}
+
+/// Adds libcontainer's own account to a failure that it reports in one or two words.
+fn explain(err: RuntimeError, account: Option<String>) -> RuntimeError {
+    match (err, account) {
+        // Errors of our own executor are complete.
+        (RuntimeError::Start(text), Some(account)) if !text.starts_with("exec:") => {
+            RuntimeError::Start(if account.contains(&text) {
+                account
+            } else {
+                format!("{text}: {account}")
+            })
+        }
+        (err, _) => err,
+    }
+}
+
+/// The parent's side.
+struct Parent<'a> {
+    spec: Rc<Spec>,
+    rootfs: &'a Path,
+    bundle: &'a Path,
+    hook_state: Option<EngineState>,
+    init: Option<Pid>,
+    stage: Option<Pid>,
+}
+
+impl Parent<'_> {
+    fn drive(
+        &mut self,
+        stage_socket: &mut UnixStream,
+        channels: &mut Channels,
+        steps: &mut dyn Steps,
+        is_init: bool,
+    ) -> Result<Pid> {
+        // A copy of these ends here would hide from us, and from init, that the other side is gone.
+        channels
+            .to_parent
+            .close()
+            .map_err(|err| start_error(&err))?;
+        channels
+            .from_parent
+            .close()
+            .map_err(|err| start_error(&err))?;
+        let stage = self.stage.unwrap_or_else(|| Pid::from_raw(0));
+        steps.join(stage.as_raw())?;
+        answer(stage_socket)?;
+        let init = self.serve_stage(stage_socket, stage)?;
+        self.init = Some(init);
+        let _ = waitpid(stage, None);
+        self.stage = None;
+        steps.limit(init.as_raw())?;
+        // Both have the other end of this socket; the stage process is gone, so init is the one that reads.
+        answer(stage_socket)?;
+        if is_init {
+            self.serve_mounts_ready(channels, init)?;
+        }
+        self.move_network_devices(channels, init)?;
+        self.serve_seccomp_agent(channels, init, is_init)?;
+        // From here on init must see the end of the channel if we die.
+        channels.to_init.close().map_err(|err| start_error(&err))?;
+        channels
+            .from_init
+            .wait_for_init_ready()
+            .map_err(channel_error)?;
+        channels
+            .from_init
+            .close()
+            .map_err(|err| start_error(&err))?;
+        Ok(init)
+    }
+
+    fn serve_stage(&self, socket: &mut UnixStream, stage: Pid) -> Result<Pid> {
+        loop {
+            let mut kind = [0_u8];
+            if socket.read_exact(&mut kind).is_err() {
+                return Err(RuntimeError::Start(
+                    "the process ended while its namespaces were set up".to_owned(),
+                ));
+            }
+            match kind {
+                [ASK_MAPPING] => {
+                    let linux = self.spec.linux().as_ref();
+                    let uids = id_map(linux.and_then(|l| l.uid_mappings().as_deref()));
+                    let gids = id_map(linux.and_then(|l| l.gid_mappings().as_deref()));
+                    let privileged = nix::unistd::geteuid().is_root();
+                    process::write_id_maps(stage.as_raw(), &uids, &gids, privileged)?;
+                    answer(socket)?;
+                }
+                [ASK_TIME_OFFSETS] => {
+                    process::write_time_offsets(stage.as_raw(), &time_offsets(&self.spec))?;
+                    answer(socket)?;
+                }
+                [INIT_PID] => {
+                    let mut pid = [0_u8; 4];
+                    socket
+                        .read_exact(&mut pid)
+                        .map_err(|err| RuntimeError::Sys("read from the stage process", err))?;
+                    // Written by the stage process in the parent's process id namespace.
+                    return Ok(Pid::from_raw(i32::from_ne_bytes(pid)));
+                }
+                _ => {
+                    let mut text = String::new();
+                    let _ = socket.read_to_string(&mut text);
+                    return Err(RuntimeError::Start(text));
+                }
+            }
+        }
+    }
+
+    /// Init has made its mounts and has not yet changed its root.
+    fn serve_mounts_ready(&self, channels: &mut Channels, init: Pid) -> Result<()> {
+        channels
+            .from_init
+            .wait_for_hook_request()
+            .map_err(channel_error)?;
+        self.make_working_directory(init)?;
+        if let Some(hooks) = self.spec.hooks() {
+            let state = self.hook_state.as_ref();
+            for (kind, list) in [
+                ("prestart", hooks.prestart()),
+                ("createRuntime", hooks.create_runtime()),
+            ] {
+                run_hooks(list.as_ref(), state, Some(self.bundle), Some(init), None)
+                    .map_err(|source| RuntimeError::Hook { kind, source })?;
+            }
+        }
+        channels
+            .to_init
+            .hook_done()
+            .map_err(|err| start_error(&err))
+    }
+
+    /// Makes the working directory if the image lacks it, as every runtime does.
+    fn make_working_directory(&self, init: Pid) -> Result<()> {
+        let Some(process) = self.spec.process() else {
+            return Ok(());
+        };
+        let cwd = process.cwd();
+        if cwd == Path::new("/") {
+            return Ok(());
+        }
+        // The root as init sees it, with its mounts; links in the path stay inside it.
+        let has_own_mounts = self.namespace(LinuxNamespaceType::Mount).is_some();
+        let rootfs = if has_own_mounts {
+            let inside = self.rootfs.strip_prefix("/").unwrap_or(self.rootfs);
+            process::root_path(init.as_raw()).join(inside)
+        } else {
+            self.rootfs.to_path_buf()
+        };
+        let make = || -> std::result::Result<(), pathrs::error::Error> {
+            let root = pathrs::Root::open(&rootfs)?;
+            if root.resolve(cwd).is_err() {
+                root.mkdir_all(cwd, &std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+            }
+            Ok(())
+        };
+        make()
+            .map_err(|err| RuntimeError::Start(format!("mkdir {}: {}", cwd.display(), chain(&err))))
+    }
+
+    fn namespace(&self, kind: LinuxNamespaceType) -> Option<Option<PathBuf>> {
+        self.spec
+            .linux()
+            .as_ref()?
+            .namespaces()
+            .as_ref()?
+            .iter()
+            .find(|ns| ns.typ() == kind)
+            .map(|ns| ns.path().clone())
+    }
+
+    fn move_network_devices(&self, channels: &mut Channels, init: Pid) -> Result<()> {
+        let devices = self
+            .spec
+            .linux()
+            .as_ref()
+            .and_then(|linux| linux.net_devices().as_ref())
+            .filter(|devices| !devices.is_empty());
+        let Some(devices) = devices else {
+            return Ok(());
+        };
+        let Some(path) = self.namespace(LinuxNamespaceType::Network) else {
+            return Ok(());
+        };
+        channels
+            .from_init
+            .wait_for_network_setup_ready()
+            .map_err(channel_error)?;
+        let path = path.unwrap_or_else(|| process::namespace_path(init.as_raw(), "net"));
+        let namespace = File::open(&path)
+            .map_err(|err| RuntimeError::io("open network namespace", &path, err))?;
+        let mut addresses = HashMap::new();
+        for (name, device) in devices {
+            let moved =
+                dev_change_net_namespace(name, namespace.as_raw_fd(), device).map_err(|err| {
+                    RuntimeError::Start(format!("move network device {name}: {}", chain(&err)))
+                })?;
+            addresses.insert(name.clone(), moved);
+        }
+        channels
+            .to_init
+            .move_network_device(addresses)
+            .map_err(|err| start_error(&err))
+    }
+
+    /// Hands the notification descriptor of a seccomp filter to its agent (runtime-spec, "Seccomp").
+    fn serve_seccomp_agent(&self, channels: &mut Channels, init: Pid, is_init: bool) -> Result<()> {
+        let seccomp = self
+            .spec
+            .linux()
+            .as_ref()
+            .and_then(|linux| linux.seccomp().as_ref())
+            .filter(|seccomp| libcontainer::seccomp::is_notify(seccomp));
+        let Some(seccomp) = seccomp else {
+            return Ok(());
+        };
+        let fd = channels
+            .from_init
+            .wait_for_seccomp_request()
+            .map_err(channel_error)?;
+        let fd = adopt(fd);
+        let path = seccomp.listener_path().as_ref().ok_or_else(|| {
+            RuntimeError::InvalidSpec("seccomp notify needs linux.seccomp.listenerPath".to_owned())
+        })?;
+        let state = self.hook_state.as_ref();
+        let message = serde_json::json!({
+            "ociVersion": super::OCI_VERSION,
+            "fds": ["seccompFd"],
+            "pid": init.as_raw(),
+            "metadata": seccomp.listener_metadata().clone().unwrap_or_default(),
+            "state": {
+                "ociVersion": super::OCI_VERSION,
+                "id": state.map(|s| s.id.clone()),
+                "status": if is_init { "creating" } else { "running" },
+                "pid": init.as_raw(),
+                "bundle": self.bundle,
+                "annotations": state.and_then(|s| s.annotations.clone()),
+            },
+        })
+        .to_string();
+        let agent = UnixStream::connect(path)
+            .map_err(|err| RuntimeError::io("connect to seccomp agent", path, err))?;
+        nix::sys::socket::sendmsg::<()>(
+            agent.as_raw_fd(),
+            &[IoSlice::new(message.as_bytes())],
+            &[nix::sys::socket::ControlMessage::ScmRights(&[
+                fd.as_raw_fd()
+            ])],
+            nix::sys::socket::MsgFlags::empty(),
+            None,
+        )
+        .map_err(|err| RuntimeError::io("send to seccomp agent", path, err.into()))?;
+        channels
+            .to_init
+            .seccomp_notify_done()
+            .map_err(|err| start_error(&err))
+    }
+
+    /// Ends what was started.
+    fn kill(&mut self) {
+        for pid in [self.stage.take(), self.init.take()].into_iter().flatten() {
+            // Gone is as good as killed.
+            let _ = process::signal_pid(pid.as_raw(), libc::SIGKILL);
+            let _ = waitpid(pid, None);
+        }
+        // An init whose id never reached us is a child of ours by now, if it exists.
+        while waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok_and(|status| status.pid().is_some()) {
+        }
+    }
+}
+
+fn adopt(fd: i32) -> OwnedFd {
+    crate::kernel::process::adopt_fd(fd)
+}
+
+fn answer(socket: &mut UnixStream) -> Result<()> {
+    socket
+        .write_all(&[GO])
+        .map_err(|err| RuntimeError::Sys("the process ended while its namespaces were set up", err))
+}
+
+/// The reason that init or its channel gives.
+fn channel_error(err: ChannelError) -> RuntimeError {
+    match err {
+        ChannelError::ExecError(text) => {
+            let text = text
+                .strip_prefix("error in executing process : ")
+                .unwrap_or(&text);
+            RuntimeError::Start(text.to_owned())
+        }
+        // Some waits do not expect the message of a failure and report it as a surprise.
+        ChannelError::UnexpectedMessage { received, .. } => {
+            let text = format!("{received:?}");
+            let inner = text
+                .strip_prefix("ExecFailed(\"")
+                .and_then(|text| text.strip_suffix("\")"))
+                .map(|text| text.replace("\\\"", "\""));
+            RuntimeError::Start(inner.unwrap_or(text))
+        }
+        ChannelError::ReceiveError { source, .. } if is_end(&source) => {
+            RuntimeError::Start("container init ended unexpectedly".to_owned())
+        }
+        err => start_error(&err),
+    }
+}
+
+fn is_end(err: &BaseChannelError) -> bool {
+    !matches!(err, BaseChannelError::Nix(_))
+}
+
+/// Lines `INSIDE OUTSIDE LENGTH` (user_namespaces(7)).
+fn id_map(mappings: Option<&[LinuxIdMapping]>) -> String {
+    let mut text = String::new();
+    for map in mappings.into_iter().flatten() {
+        text.push_str(&format!(
+            "{} {} {}\n",
+            map.container_id(),
+            map.host_id(),
+            map.size()
+        ));
+    }
+    text
+}
+
+/// Lines `CLOCK SECONDS NANOSECONDS` (time_namespaces(7)).
+fn time_offsets(spec: &Spec) -> String {
+    let offsets = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.time_offsets().as_ref());
+    let mut text = String::new();
+    for (clock, offset) in offsets.into_iter().flatten() {
+        text.push_str(&format!(
+            "{clock} {} {}\n",
+            offset.secs().unwrap_or(0),
+            offset.nanosecs().unwrap_or(0)
+        ));
+    }
+    text
+}
+
+/// The stage process; its return value is its exit code.
+fn stage_process(args: &mut ContainerArgs, channels: &mut Channels, socket: i32) -> i32 {
+    let mut socket = UnixStream::from(adopt(socket));
+    let _ = nix::sys::prctl::set_name(STAGE_NAME);
+    match stage(args, channels, &mut socket) {
+        Ok(()) => 0,
+        Err(text) => {
+            // The parent may be gone; then nobody wants to know.
+            let _ = socket.write_all(&[ERROR]);
+            let _ = socket.write_all(text.as_bytes());
+            1
+        }
+    }
+}
+
+type StageResult<T> = std::result::Result<T, String>;
+
+fn stage(
+    args: &mut ContainerArgs,
+    channels: &mut Channels,
+    socket: &mut UnixStream,
+) -> StageResult<()> {
+    let spec = Rc::clone(&args.spec);
+    let linux = spec
+        .linux()
+        .as_ref()
+        .ok_or("linux property must not be empty")?;
+    let namespaces =
+        Namespaces::try_from(linux.namespaces().as_ref()).map_err(|err| chain(&err))?;
+    let get = |kind| namespaces.get(kind).map_err(|err| chain(&err));
+    // Until the parent has placed us in the container's control groups.
+    expect_go(socket)?;
+    let process = spec
+        .process()
+        .as_ref()
+        .ok_or("process property must not be empty")?;
+    if let Some(adjust) = process.oom_score_adj() {
+        process::set_oom_score_adj(adjust).map_err(|err| chain(&err))?;
+    }
+    set_dumpable(false)?;
+    if let Some(user) = get(LinuxNamespaceType::User)? {
+        namespaces
+            .unshare_or_setns(user)
+            .map_err(|err| chain(&err))?;
+        if user.path().is_none() {
+            // The maps of a process that cannot be dumped are root's; an unprivileged parent could not write them.
+            set_dumpable(true)?;
+            ask(socket, ASK_MAPPING)?;
+            set_dumpable(false)?;
+        }
+        become_root()?;
+    }
+    if let Some(limits) = process.rlimits() {
+        let syscall = create_syscall();
+        for limit in limits {
+            syscall.set_rlimit(limit).map_err(|err| {
+                format!("error setting rlimit type {}: {}", limit.typ(), chain(&err))
+            })?;
+        }
+    }
+    if let Some(time) = get(LinuxNamespaceType::Time)? {
+        namespaces
+            .unshare_or_setns(time)
+            .map_err(|err| chain(&err))?;
+        if time.path().is_none() && linux.time_offsets().as_ref().is_some_and(|o| !o.is_empty()) {
+            set_dumpable(true)?;
+            ask(socket, ASK_TIME_OFFSETS)?;
+            set_dumpable(false)?;
+        }
+    }
+    if let Some(pid) = get(LinuxNamespaceType::Pid)? {
+        namespaces
+            .unshare_or_setns(pid)
+            .map_err(|err| chain(&err))?;
+    }
+    let init = process::fork(|| init_process(args, channels, socket))
+        .map_err(|err| format!("fork: {err}"))?;
+    let mut message = vec![INIT_PID];
+    message.extend(init.as_raw().to_ne_bytes());
+    socket.write_all(&message).map_err(|err| err.to_string())
+}
+
+fn set_dumpable(dumpable: bool) -> StageResult<()> {
+    nix::sys::prctl::set_dumpable(dumpable).map_err(|err| format!("prctl: {err}"))
+}
+
+fn ask(socket: &mut UnixStream, what: u8) -> StageResult<()> {
+    socket.write_all(&[what]).map_err(|err| err.to_string())?;
+    expect_go(socket)
+}
+
+fn expect_go(socket: &mut UnixStream) -> StageResult<()> {
+    let mut byte = [0_u8];
+    socket
+        .read_exact(&mut byte)
+        .map_err(|_| "the command ended before the container was set up".to_owned())
+}
+
+/// Root inside the user namespace: what follows needs its capabilities.
+fn become_root() -> StageResult<()> {
+    use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+    // Refused where the namespace denies it to unprivileged creators, who then have no groups to drop.
+    let _ = setgroups(&[]);
+    setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0))
+        .and_then(|()| setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)))
+        .map_err(|err| format!("become root of the user namespace: {}", err.desc()))
+}
+
+/// The init process until execve; its return value is the exit code of a failure.
+fn init_process(args: &mut ContainerArgs, channels: &mut Channels, socket: &mut UnixStream) -> i32 {
+    let _ = nix::sys::prctl::set_name(INIT_NAME);
+    if expect_go(socket).is_err() {
+        return 1;
+    }
+    // These ends belong to the parent; held here they would hide its death from us.
+    let _ = channels.to_init.close();
+    let _ = channels.from_init.close();
+    if let Some(container) = &mut args.container {
+        // As hooks inside the container see it.
+        container.state.pid = Some(nix::unistd::getpid().as_raw());
+    }
+    let Err(err) = container_init_process(args, &mut channels.to_parent, &mut channels.from_parent)
+    else {
+        return 0;
+    };
+    let text = chain(&err);
+    if channels.to_parent.exec_failed(text.clone()).is_ok() {
+        return 1;
+    }
+    // `start` was given: nobody listens on the channel any more.
+    match args.container_type {
+        ContainerType::TenantContainer { exec_notify_fd } => {
+            let mut file = File::from(adopt(exec_notify_fd));
+            let _ = file.write_all(text.as_bytes());
+            255
+        }
+        ContainerType::InitContainer => {
+            let _ = writeln!(io::stderr(), "{text}");
+            1
+        }
+    }
+}
