@@ -13,7 +13,11 @@
 
 mod harness;
 
+mod bad_config;
+mod bad_usage;
 mod capabilities;
+mod concurrency;
+mod crash;
 mod devices;
 mod exec;
 mod exit;
