@@ -1,5 +1,9 @@
 """The demo: builds a bundle of a real function, runs it, and shows its memory over time."""
 
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it quietly until there is something to clean up
+
 import argparse
 import contextlib
 import fcntl
@@ -8,7 +12,6 @@ import json
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import time
