@@ -17,11 +17,16 @@ use super::DEADLINE;
 /// file for an instant, and executing it would fail with ETXTBSY.
 static FORKS: RwLock<()> = RwLock::new(());
 
+/// Keeps other threads from forking while `action` runs.
+pub fn without_forks<T>(action: impl FnOnce() -> T) -> T {
+    let _no_forks = FORKS.write().expect("fork lock");
+    action()
+}
+
 /// Writes an executable file; see [`FORKS`].
 pub fn write_executable(path: &Path, content: &[u8]) {
     use std::os::unix::fs::PermissionsExt;
-    let _no_forks = FORKS.write().expect("fork lock");
-    std::fs::write(path, content).expect("write executable");
+    without_forks(|| std::fs::write(path, content)).expect("write executable");
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("chmod");
 }
 

@@ -7,11 +7,13 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use tempfile::TempDir;
 
 use super::DEADLINE;
+use super::command::without_forks;
 
 /// A listening console socket (`--console-socket`).
 pub struct ConsoleSocket {
@@ -144,9 +146,16 @@ fn wait_readable(fd: RawFd) -> Option<()> {
     }
 }
 
-/// A pty pair: the master and the path of the slave.
+/// A pty pair. `openpty` cannot set close-on-exec, and a copy of the slave in
+/// some other test's child would keep the terminal open.
 pub fn open_pty() -> (Master, File) {
-    let pty = nix::pty::openpty(None, None).expect("openpty");
+    let pty = without_forks(|| {
+        let pty = nix::pty::openpty(None, None).expect("openpty");
+        for fd in [&pty.master, &pty.slave] {
+            fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).expect("close-on-exec");
+        }
+        pty
+    });
     (Master::from(pty.master), File::from(pty.slave))
 }
 
