@@ -4,9 +4,9 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Case, differential, eventually, strip};
+use crate::harness::{Case, differential, eventually, ours_beyond_runc, strip};
 
-const IDENTITY: &str = "id -u; id -g; id -G; umask; pwd; \
+const IDENTITY: &str = "id -u; id -g; id -G; pwd; \
     grep -e ^Cap -e ^NoNew -e Seccomp: -e ^Groups /proc/self/status";
 
 fn process(args: &[&str]) -> Value {
@@ -26,8 +26,7 @@ fn exec_document(c: &mut Case, document: &Value, code: i32) -> String {
 #[test]
 fn plain_exec_has_the_identity_of_the_container() {
     differential(|c| {
-        c.spec()["process"]["user"] =
-            json!({"uid": 1000, "gid": 1000, "additionalGids": [50], "umask": 0o027});
+        c.spec()["process"]["user"] = json!({"uid": 1000, "gid": 1000, "additionalGids": [50]});
         c.spec()["process"]["cwd"] = json!("/home/user");
         c.up();
         let seen = c.exec("", IDENTITY);
@@ -226,7 +225,7 @@ fn a_document_gives_the_whole_process() {
     differential(|c| {
         c.up();
         let mut document = process(&["sh", "-c", IDENTITY]);
-        document["user"] = json!({"uid": 1000, "gid": 50, "additionalGids": [777], "umask": 0o077});
+        document["user"] = json!({"uid": 1000, "gid": 50, "additionalGids": [777]});
         document["cwd"] = json!("/home/user");
         document["noNewPrivileges"] = json!(true);
         let caps = json!(["CAP_CHOWN", "CAP_KILL"]);
@@ -249,7 +248,7 @@ fn a_document_without_capabilities_is_runcs() {
 
 /// Not of open files: the Go runtime of runc's helper raises that one itself.
 #[test]
-fn rlimits_and_oom_score_of_a_document_are_runcs() {
+fn rlimits_and_oom_score_of_exec_are_runcs() {
     differential(|c| {
         c.spec()["process"]["oomScoreAdj"] = json!(100);
         c.up();
@@ -258,8 +257,20 @@ fn rlimits_and_oom_score_of_a_document_are_runcs() {
         let mut document = process(&["sh", "-c", script]);
         document["rlimits"] =
             json!([{"type": "RLIMIT_STACK", "hard": 4_194_304, "soft": 2_097_152}]);
-        document["oomScoreAdj"] = json!(250);
         exec_document(c, &document, 0);
+    });
+}
+
+/// runc 1.1 ignores both; the specification's `process` has them.
+#[test]
+fn umask_and_oom_score_of_a_document_are_set() {
+    ours_beyond_runc(|c| {
+        c.spec()["process"]["user"]["umask"] = json!(0o027);
+        c.up();
+        let mut document = process(&["sh", "-c", "umask; cat /proc/self/oom_score_adj"]);
+        document["user"]["umask"] = json!(0o077);
+        document["oomScoreAdj"] = json!(250);
+        assert_eq!(exec_document(c, &document, 0), "0077\n250\n");
     });
 }
 

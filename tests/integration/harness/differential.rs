@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use super::{Case, host, skip};
+use super::{Case, diff, host, skip};
 
 /// A difference that is meant.
 struct Allowed {
@@ -98,38 +98,10 @@ fn compare(test: &str, expected: &[Entry], actual: &[Entry]) -> String {
         if label != our_label {
             report.push_str(&format!("   ours is at {our_label}\n"));
         }
-        report.push_str(&line_diff(text, our_text));
+        report.push_str(&diff::lines(text, our_text));
     }
     for (label, text) in actual.iter().skip(expected.len()) {
         report.push_str(&format!("== only ours: {label}\n{text}\n"));
     }
     report
-}
-
-/// The differing middle of two texts: `-` is runc's, `+` is ours.
-fn line_diff(expected: &str, actual: &str) -> String {
-    let expected: Vec<_> = expected.lines().collect();
-    let actual: Vec<_> = actual.lines().collect();
-    let head = expected
-        .iter()
-        .zip(&actual)
-        .take_while(|(a, b)| a == b)
-        .count();
-    let tail = expected[head..]
-        .iter()
-        .rev()
-        .zip(actual[head..].iter().rev())
-        .take_while(|(a, b)| a == b)
-        .count();
-    let mut diff = String::new();
-    if head > 0 {
-        diff.push_str(&format!("  {}\n", expected[head - 1]));
-    }
-    for line in &expected[head..expected.len() - tail] {
-        diff.push_str(&format!("- {line}\n"));
-    }
-    for line in &actual[head..actual.len() - tail] {
-        diff.push_str(&format!("+ {line}\n"));
-    }
-    diff
 }

@@ -4,6 +4,7 @@ pub mod bundle;
 pub mod case;
 pub mod cgroups;
 pub mod command;
+pub mod diff;
 pub mod differential;
 pub mod host;
 pub mod leaks;

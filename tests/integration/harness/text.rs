@@ -96,21 +96,32 @@ pub fn mount_line(line: &str) -> String {
         options.sort_unstable();
         options.join(",")
     };
-    // Peer group numbers are the kernel's: only the kind is a property.
-    let propagation: Vec<_> = mount[6..]
-        .iter()
-        .map(|tag| tag.split(':').next().unwrap_or_default())
-        .collect();
     format!(
         "{} root={} {} [{}] {} {} {}",
         mount[4],
         mount[3],
         sort(mount[5]),
-        propagation.join(" "),
+        kinds(&mount),
         filesystem[0],
         filesystem[1],
         sort(filesystem.get(2).unwrap_or(&"")),
     )
+}
+
+/// The mount point and the kinds of propagation of a mount table line.
+pub fn propagation(line: &str) -> String {
+    let mount = line.split(" - ").next().unwrap_or_default();
+    let fields: Vec<_> = mount.split(' ').collect();
+    format!("{} [{}]", fields[4], kinds(&fields))
+}
+
+/// Peer group numbers are the kernel's: only the kinds are a property.
+fn kinds(fields: &[&str]) -> String {
+    let kinds: Vec<_> = fields[6..]
+        .iter()
+        .map(|tag| tag.split(':').next().unwrap_or_default())
+        .collect();
+    kinds.join(" ")
 }
 
 /// [`mount_line`] of every line, in the order of the table.
