@@ -1,5 +1,6 @@
 //! Options and arguments, as runc has them. Options may stand before or after the container's name.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -33,9 +34,6 @@ pub(super) struct Args {
     /// Let systemd make control groups; cgroupsPath is then slice:prefix:name
     #[arg(long, global = true)]
     pub(super) systemd_cgroup: bool,
-    /// Accepted for callers of runc; whether we run without privileges is found out
-    #[arg(long, global = true, hide = true, value_name = "BOOL", num_args = 0..=1, require_equals = true)]
-    rootless: Option<String>,
     /// Accepted for callers of runc; there is no checkpoint
     #[arg(long, global = true, hide = true, value_name = "PATH")]
     criu: Option<PathBuf>,
@@ -44,7 +42,36 @@ pub(super) struct Args {
 }
 
 /// Version of the program and of the specification, in the lines that engines read from `runc --version`.
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
+const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
+
+/// Leaves out the global `--rootless` of runc, whose name the verb `spec` uses for something else.
+///
+/// Whether we run without privileges is found out, not told.
+pub(super) fn without_rootless(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut out = Vec::new();
+    let mut args = args.peekable();
+    let mut before_verb = true;
+    while let Some(arg) = args.next() {
+        let text = arg.to_string_lossy();
+        if before_verb && !out.is_empty() {
+            if text.starts_with("--rootless=") {
+                continue;
+            }
+            if text == "--rootless" {
+                args.next_if(|next| ["true", "false", "auto"].iter().any(|word| next == word));
+                continue;
+            }
+            if ["--root", "--log", "--log-format", "--criu"].contains(&&*text) {
+                out.push(arg);
+                out.extend(args.next());
+                continue;
+            }
+            before_verb = text.starts_with('-');
+        }
+        out.push(arg);
+    }
+    out
+}
 
 impl ValueEnum for LogFormat {
     fn value_variants<'a>() -> &'a [Self] {
@@ -521,7 +548,8 @@ mod tests {
     use clap::CommandFactory;
 
     fn parse(words: &[&str]) -> Args {
-        Args::try_parse_from(std::iter::once("elastic-mem").chain(words.iter().copied())).unwrap()
+        let words = std::iter::once("elastic-mem").chain(words.iter().copied());
+        Args::try_parse_from(without_rootless(words.map(OsString::from))).unwrap()
     }
 
     #[test]
@@ -587,6 +615,11 @@ mod tests {
     #[test]
     fn callers_of_runc_can_say_rootless() {
         parse(&["--rootless=auto", "list"]);
+        parse(&["--root", "/r", "--rootless", "true", "list"]);
         parse(&["--rootless", "list"]);
+        let Verb::Spec(spec) = parse(&["spec", "--rootless"]).verb else {
+            panic!("not spec");
+        };
+        assert!(spec.rootless);
     }
 }

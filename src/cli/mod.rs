@@ -105,10 +105,21 @@ fn command(program: &str) -> clap::Command {
 
 fn parse(program: &str) -> Result<Args, ExitCode> {
     let result = command(program)
-        .try_get_matches()
+        .try_get_matches_from(args::without_rootless(std::env::args_os()))
         .and_then(|matches| Args::from_arg_matches(&matches));
     result.map_err(|err| {
-        let code = u8::from(err.use_stderr());
+        use clap::error::ErrorKind;
+        let code = match err.kind() {
+            // As runc.
+            ErrorKind::InvalidSubcommand => 3,
+            // The command alone asks for help.
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                // Nobody is left to tell if standard output is closed.
+                let _ = output::text(&command(program).render_help().to_string());
+                return ExitCode::SUCCESS;
+            }
+            _ => u8::from(err.use_stderr()),
+        };
         // Usage errors go to the log too when there is one: it is all that an engine reads.
         if err.use_stderr() {
             log::record_usage_error(&err.to_string());
@@ -192,13 +203,25 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
             let (format, ps_args) = verb.split();
             let container = load(&verb.id)?;
             match format {
-                args::Format::Json => output::json_line(&runtime::processes(&container)?)?,
+                args::Format::Json => output::json_list(&runtime::processes(&container)?)?,
                 args::Format::Table => {
                     output::text(&runtime::process_table(&container, &ps_args)?)?
                 }
             }
         }
-        Verb::List(verb) => list(&store, &verb)?,
+        Verb::List(verb) => {
+            // A folder that somebody named should be there; the default one appears with the first container.
+            if args.root.is_some() {
+                std::fs::read_dir(&root).map_err(|err| {
+                    Failure::new(format!(
+                        "list {}: {}",
+                        root.display(),
+                        crate::kernel::reason(&err)
+                    ))
+                })?;
+            }
+            list(&store, &verb)?;
+        }
         Verb::Update(verb) => {
             let container = load(&verb.id)?;
             match &verb.resources {
@@ -251,7 +274,7 @@ fn list(store: &Store, verb: &args::List) -> Result<(), Failure> {
         return Ok(output::text(&ids)?);
     }
     match verb.format {
-        args::Format::Json => Ok(output::json_line(&reports)?),
+        args::Format::Json => Ok(output::json_list(&reports)?),
         args::Format::Table => Ok(output::text(&output::container_table(&reports))?),
     }
 }
@@ -284,7 +307,7 @@ fn events(container: &runtime::Container, verb: &args::Events) -> Result<(), Fai
         if until_stats.is_zero() {
             match runtime::stats_event(container) {
                 Ok(event) => output::json_line(&event)?,
-                Err(RuntimeError::NotRunning) => return Ok(()),
+                Err(RuntimeError::NoCounters(_)) => return Ok(()),
                 Err(err) => return Err(err.into()),
             }
             until_stats = verb.interval;

@@ -29,6 +29,14 @@ pub(super) fn json_line(value: &impl Serialize) -> io::Result<()> {
     text(&format!("{}\n", serde_json::to_string(value)?))
 }
 
+/// Prints a list in one line; an empty one is `null`, as callers of runc know it.
+pub(super) fn json_list(list: &[impl Serialize]) -> io::Result<()> {
+    if list.is_empty() {
+        return text("null\n");
+    }
+    json_line(&list)
+}
+
 /// The table of `list`.
 pub(super) fn container_table(reports: &[StateReport]) -> String {
     let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];

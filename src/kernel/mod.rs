@@ -6,6 +6,7 @@
 pub mod cgroup;
 pub mod exe;
 pub mod keyring;
+pub mod mount;
 pub mod process;
 pub mod tty;
 
@@ -61,6 +62,14 @@ impl KernelError {
             Self::Malformed { .. } | Self::Unsupported(_) => false,
         }
     }
+}
+
+/// The kernel's words for an error, in lower case as engines expect them; other errors in their own words.
+pub fn reason(err: &io::Error) -> String {
+    err.raw_os_error().map_or_else(
+        || err.to_string(),
+        |code| nix::errno::Errno::from_raw(code).desc().to_lowercase(),
+    )
 }
 
 /// Result of an access to the kernel.

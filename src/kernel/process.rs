@@ -1,7 +1,7 @@
 //! Processes: identity that survives the reuse of process ids, signals, waiting, forking.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -160,16 +160,102 @@ pub(crate) fn adopt_fd(fd: RawFd) -> OwnedFd {
 
 /// Gives every signal its default action and blocks none, as a program expects to be started.
 ///
-/// The Rust runtime ignores SIGPIPE, and an ignored signal stays ignored over execve(2).
+/// The Rust runtime ignores SIGPIPE, callers ignore others, and an ignored signal stays ignored over execve(2).
 ///
 /// # Errors
 /// The kernel's reason; none is known in practice.
 pub fn reset_signals() -> io::Result<()> {
-    use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
-    // SAFETY: the default action installs no handler of ours.
-    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
-    SigSet::empty().thread_set_mask()?;
+    // The C library hides two real-time signals that it uses itself, so by the system call.
+    const SIGNALS: i32 = 64;
+    // As large as the kernel's struct sigaction; all zero is the default action.
+    let default = [0_u64; 4];
+    for signal in 1..=SIGNALS {
+        if matches!(signal, libc::SIGKILL | libc::SIGSTOP) {
+            continue;
+        }
+        let none = std::ptr::null_mut::<u64>();
+        // SAFETY: `default` lives across the call and sets no handler; 8 is the size of the kernel's signal set.
+        let rc =
+            unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, 8) };
+        if rc != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    nix::sys::signal::SigSet::empty().thread_set_mask()?;
     Ok(())
+}
+
+/// Calls `f` with the file permissions of another user and group, in addition to the caller's own groups.
+///
+/// Only file access follows these ids (setfsuid(2)), and the capabilities that override it are off meanwhile.
+pub fn with_file_system_ids<T>(uid: u32, gid: u32, f: impl FnOnce() -> T) -> T {
+    // SAFETY: integers only; a refused call keeps the old id.
+    let old_gid = unsafe { libc::setfsgid(gid) };
+    // SAFETY: as above.
+    let old_uid = unsafe { libc::setfsuid(uid) };
+    let result = f();
+    // SAFETY: as above; the old id goes back as the bits that came.
+    unsafe { libc::setfsuid(old_uid.cast_unsigned()) };
+    // SAFETY: as above.
+    unsafe { libc::setfsgid(old_gid.cast_unsigned()) };
+    result
+}
+
+/// Whether the file system ids of the caller may execute a file; false also on a mount without exec.
+///
+/// # Errors
+/// The kernel's reason.
+pub fn check_may_execute(path: &Path) -> nix::Result<()> {
+    // Without AT_EACCESS the kernel asks for the real ids.
+    nix::unistd::faccessat(
+        None,
+        path,
+        nix::unistd::AccessFlags::X_OK,
+        nix::fcntl::AtFlags::AT_EACCESS,
+    )
+}
+
+/// Sets the loopback interface of the caller's network namespace up (netdevice(7)).
+///
+/// # Errors
+/// The kernel's reason; a namespace without loopback has `ENODEV`.
+pub fn bring_up_loopback() -> io::Result<()> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
+    // SAFETY: all zero is a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_UP).unwrap_or(1);
+    // SAFETY: `request` is an ifreq that lives across the call.
+    let rc = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    if rc != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// The path of an open descriptor, as the kernel knows it now.
+///
+/// # Errors
+/// The kernel's reason.
+pub fn opened_path(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}
+
+/// Whether a path lies on a proc file system.
+pub fn is_procfs(path: &Path) -> bool {
+    nix::sys::statfs::statfs(path)
+        .is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::PROC_SUPER_MAGIC)
+}
+
+/// Whether a descriptor of the caller is open.
+pub fn is_open(fd: u32) -> bool {
+    Path::new(&format!("/proc/self/fd/{fd}"))
+        .symlink_metadata()
+        .is_ok()
 }
 
 /// The process to adjust in [`set_oom_score_adj`]: always the caller.

@@ -85,19 +85,6 @@ impl Drop for RawTerminal {
     }
 }
 
-/// Turns off the translation of newline to carriage return and newline on a terminal.
-///
-/// The outer terminal does it already, and doing it twice doubles the carriage returns.
-///
-/// # Errors
-/// `ENOTTY` when the descriptor is no terminal.
-pub fn keep_newlines(terminal: BorrowedFd<'_>) -> io::Result<()> {
-    let mut mode = termios::tcgetattr(terminal)?;
-    mode.output_flags.remove(termios::OutputFlags::ONLCR);
-    termios::tcsetattr(terminal, SetArg::TCSANOW, &mode)?;
-    Ok(())
-}
-
 /// Receives one descriptor sent over a Unix socket (`SCM_RIGHTS`, unix(7)).
 ///
 /// # Errors

@@ -10,10 +10,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use oci_spec::runtime::{Hook, LinuxResources, Spec};
+use oci_spec::runtime::{
+    Capabilities, LinuxCapabilities, LinuxDevice, LinuxResources, Process, Spec,
+};
 use serde_json::{Value, json};
 
 use super::error::{Result, RuntimeError};
+use super::hooks;
 use super::workload::Workload;
 use crate::kernel::process;
 
@@ -77,70 +80,135 @@ impl Bundle {
 
     /// The typed configuration for libcontainer, with the process given (the bundle's or an exec'ed one).
     ///
-    /// Changed against the bundle:
-    /// - `noNewPrivileges: false` is left out, because libcontainer takes its mere presence for a reason to
-    ///   install the seccomp filter after the capabilities are gone, which then fails;
-    /// - capabilities that this kernel does not have are left out with a warning;
-    /// - the environment, the startContainer hooks and the working directory are handled by [`Workload`]
-    ///   and the launch;
-    /// - an empty set of hooks is added, which makes libcontainer wait for us once the mounts are made.
+    /// Everything that [`Workload`], the hooks or the control groups take care of is left out: libcontainer
+    /// then prepares the container as root and hands over. An empty set of hooks makes it wait for us once
+    /// the mounts are made.
     ///
     /// # Errors
-    /// `InvalidSpec` naming the field that has the wrong form.
-    pub(super) fn engine_spec(config: &Value, rootfs: &Path) -> Result<Spec> {
-        let mut config = config.clone();
-        if let Some(root) = config.get_mut("root").and_then(Value::as_object_mut) {
+    /// `Json` naming the field that has the wrong form.
+    pub(super) fn engine_spec(config: &Value, rootfs: &Path, mounts: Vec<Value>) -> Result<Spec> {
+        // Only what libcontainer needs, so that neither side has to be changed for a new field.
+        let mut spec = serde_json::Map::new();
+        for key in [
+            "ociVersion",
+            "root",
+            "hostname",
+            "domainname",
+            "annotations",
+        ] {
+            if let Some(value) = config.get(key) {
+                spec.insert(key.to_owned(), value.clone());
+            }
+        }
+        spec.entry("ociVersion")
+            .or_insert_with(|| json!(super::OCI_VERSION));
+        if let Some(root) = spec.get_mut("root").and_then(Value::as_object_mut) {
             root.insert("path".to_owned(), json!(rootfs));
         }
-        if let Some(process) = config.get_mut("process").and_then(Value::as_object_mut) {
-            if process.get("noNewPrivileges") == Some(&Value::Bool(false)) {
-                process.remove("noNewPrivileges");
-            }
-            if let Some(capabilities) = process.get_mut("capabilities") {
-                drop_unknown_capabilities(capabilities);
-            }
-            // libcontainer would look the user up through name service modules, here inside the container.
-            process.insert("env".to_owned(), json!(["HOME=/"]));
+        spec.insert("mounts".to_owned(), Value::Array(mounts));
+        let mut process = object(config.get("process"), "process")?;
+        // Ours: see the module `workload`.
+        for key in ["capabilities", "env", "selinuxLabel"] {
+            process.remove(key);
         }
-        if let Some(hooks) = config.get_mut("hooks").and_then(Value::as_object_mut) {
-            hooks.remove("startContainer");
-        } else if let Some(config) = config.as_object_mut() {
-            config.insert("hooks".to_owned(), json!({}));
+        if process.get("noNewPrivileges") == Some(&Value::Bool(false)) {
+            // Its mere presence means something to libcontainer.
+            process.remove("noNewPrivileges");
         }
-        typed(config, "config.json")
+        process.insert("cwd".to_owned(), json!("/"));
+        process.insert("user".to_owned(), json!({"uid": 0, "gid": 0}));
+        // Without HOME libcontainer would ask name service modules, here those of the container.
+        process.insert("env".to_owned(), json!(["HOME=/"]));
+        spec.insert("process".to_owned(), Value::Object(process));
+        let mut linux = object(config.get("linux"), "linux")?;
+        for key in ["seccomp", "readonlyPaths", "resources"] {
+            linux.remove(key);
+        }
+        let has_user_namespace = linux
+            .get("namespaces")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .any(|namespace| namespace.get("type").and_then(Value::as_str) == Some("user"));
+        if !has_user_namespace {
+            // Without effect, and refused by libcontainer.
+            linux.remove("uidMappings");
+            linux.remove("gidMappings");
+        }
+        if let Some(devices) = linux.get_mut("devices").and_then(Value::as_array_mut) {
+            // libcontainer makes nodes below /dev only; the others are made by the launch.
+            devices.retain(in_dev);
+        }
+        spec.insert("linux".to_owned(), Value::Object(linux));
+        let create_container = config.pointer("/hooks/createContainer").cloned();
+        let hooks =
+            create_container.map_or_else(|| json!({}), |list| json!({"createContainer": list}));
+        spec.insert("hooks".to_owned(), hooks);
+        typed(Value::Object(spec), "config.json")
     }
 
-    /// What to run in the end.
+    /// What to run in the end, and as whom.
     ///
     /// # Errors
-    /// `InvalidSpec` when the process or a hook has the wrong form.
+    /// `Json` when the process, the filter or a hook has the wrong form.
     pub(super) fn workload(config: &Value) -> Result<Workload> {
-        let process = config.get("process").unwrap_or(&Value::Null);
-        let strings = |key: &str| -> Vec<String> {
-            process
-                .get(key)
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
-                .filter_map(|value| value.as_str().map(str::to_owned))
-                .collect()
+        let mut fields = object(config.get("process"), "process")?;
+        if let Some(capabilities) = fields.get_mut("capabilities") {
+            drop_unknown_capabilities(capabilities);
+        }
+        let text = |key: &str| {
+            let text = fields.get(key).and_then(Value::as_str);
+            text.filter(|text| !text.is_empty()).map(str::to_owned)
         };
-        let label = process
-            .get("selinuxLabel")
-            .and_then(Value::as_str)
-            .filter(|label| !label.is_empty());
+        let selinux_label = text("selinuxLabel");
+        let mut process: Process = typed(Value::Object(fields), "process")?;
+        let capabilities = capability_sets(process.capabilities().as_ref());
+        let linux = config.get("linux").unwrap_or(&Value::Null);
+        let part = |key: &str| linux.get(key).filter(|value| !value.is_null()).cloned();
+        let seccomp = part("seccomp")
+            .map(|value| typed(value, "linux.seccomp"))
+            .transpose()?;
+        let readonly_paths = part("readonlyPaths")
+            .map(|value| typed(value, "linux.readonlyPaths"))
+            .transpose()?;
+        let user = process.user();
         Ok(Workload {
-            args: strings("args"),
-            env: strings("env"),
-            uid: process
-                .pointer("/user/uid")
-                .and_then(Value::as_u64)
-                .and_then(|uid| u32::try_from(uid).ok())
-                .unwrap_or(0),
-            start_hooks: hooks(config, "startContainer")?,
+            args: process.args().clone().unwrap_or_default(),
+            cwd: process.cwd().clone(),
+            uid: user.uid(),
+            gid: user.gid(),
+            groups: user.additional_gids().clone().unwrap_or_default(),
+            umask: user.umask(),
+            no_new_privileges: process.no_new_privileges().unwrap_or(false),
+            env: process.env_mut().take().unwrap_or_default(),
+            capabilities,
+            seccomp,
+            seccomp_agent: None,
+            selinux_label,
+            readonly_paths: readonly_paths.unwrap_or_default(),
+            new_network: has_new_namespace(linux, "network"),
+            dev: None,
+            start_hooks: hooks::of_kind(config, "startContainer")?,
             hook_state: None,
-            selinux_label: label.map(str::to_owned),
         })
+    }
+
+    /// Device nodes outside /dev.
+    ///
+    /// # Errors
+    /// `Json` when they have the wrong form.
+    pub(super) fn other_devices(&self) -> Result<Vec<LinuxDevice>> {
+        let list = self
+            .config
+            .pointer("/linux/devices")
+            .and_then(Value::as_array);
+        let others: Vec<Value> = list
+            .into_iter()
+            .flatten()
+            .filter(|device| !in_dev(device))
+            .cloned()
+            .collect();
+        typed(Value::Array(others), "linux.devices")
     }
 
     /// The limits of the bundle.
@@ -174,17 +242,61 @@ impl Bundle {
     }
 }
 
-/// The hooks of one kind.
-pub(super) fn hooks(config: &Value, kind: &str) -> Result<Vec<Hook>> {
-    match config.get("hooks").and_then(|hooks| hooks.get(kind)) {
-        Some(list) if !list.is_null() => typed(list.clone(), &format!("hooks.{kind}")),
-        _ => Ok(Vec::new()),
+/// The capability sets of a process; what is not given is empty, never everything.
+fn capability_sets(given: Option<&LinuxCapabilities>) -> LinuxCapabilities {
+    let mut sets = LinuxCapabilities::default();
+    let part = |part: Option<Capabilities>| Some(part.unwrap_or_default());
+    sets.set_bounding(part(given.and_then(|given| given.bounding().clone())));
+    sets.set_effective(part(given.and_then(|given| given.effective().clone())));
+    sets.set_permitted(part(given.and_then(|given| given.permitted().clone())));
+    sets.set_inheritable(part(given.and_then(|given| given.inheritable().clone())));
+    sets.set_ambient(part(given.and_then(|given| given.ambient().clone())));
+    sets
+}
+
+fn in_dev(device: &Value) -> bool {
+    device
+        .get("path")
+        .and_then(Value::as_str)
+        .is_none_or(|path| Path::new(path).starts_with("/dev"))
+}
+
+/// Whether a namespace is to be made rather than joined.
+fn has_new_namespace(linux: &Value, kind: &str) -> bool {
+    let text = |namespace: &Value, key: &str| {
+        namespace
+            .get(key)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    linux
+        .get("namespaces")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .any(|namespace| text(namespace, "type") == kind && text(namespace, "path").is_empty())
+}
+
+/// An object that may be absent; anything else is named.
+fn object(value: Option<&Value>, what: &str) -> Result<serde_json::Map<String, Value>> {
+    match value {
+        None | Some(Value::Null) => Ok(serde_json::Map::new()),
+        Some(Value::Object(map)) => Ok(map.clone()),
+        Some(other) => invalid(format!("{what} is {other}, not an object")),
     }
 }
 
 /// JSON into a type of the runtime-spec.
 pub(super) fn typed<T: serde::de::DeserializeOwned>(value: Value, what: &str) -> Result<T> {
-    serde_json::from_value(value).map_err(|err| RuntimeError::json(what, err))
+    serde_path_to_error::deserialize(value).map_err(|err| {
+        let path = err.path().to_string();
+        let what = match path.as_str() {
+            "." => what.to_owned(),
+            path => format!("{what}: {path}"),
+        };
+        RuntimeError::json(what, err.into_inner())
+    })
 }
 
 /// What every runtime checks before it begins, in the words of runc.
@@ -196,18 +308,14 @@ fn check(config: &Value) -> Result<()> {
         .get("ociVersion")
         .and_then(Value::as_str)
         .unwrap_or_default();
-    if !version.is_empty() && !version.starts_with("1.") {
-        return invalid(format!(
-            "unsupported ociVersion {version:?}: this runtime knows 1.x"
-        ));
+    if !version.starts_with("1.") {
+        tracing::warn!("config.json has ociVersion {version:?}, this runtime knows 1.x");
     }
     let Some(process) = root.get("process").filter(|value| !value.is_null()) else {
         return invalid("process property must not be empty");
     };
     check_process(process)?;
-    let Some(linux) = root.get("linux").filter(|value| !value.is_null()) else {
-        return invalid("linux property must not be empty");
-    };
+    let linux = root.get("linux").unwrap_or(&Value::Null);
     if linux.get("intelRdt").is_some_and(|value| !value.is_null()) {
         return Err(RuntimeError::Unsupported(
             "linux.intelRdt is not supported".to_owned(),
@@ -221,38 +329,38 @@ fn check(config: &Value) -> Result<()> {
             "linux.personality.flags are not supported".to_owned(),
         ));
     }
-    for mount in root
-        .get("mounts")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-    {
-        check_mount(mount)?;
-    }
-    Ok(())
+    check_namespaces(linux)
 }
 
-fn check_mount(mount: &Value) -> Result<()> {
-    let mapped = ["uidMappings", "gidMappings"].iter().any(|key| {
-        mount
+fn check_namespaces(linux: &Value) -> Result<()> {
+    let mut seen: Vec<&str> = Vec::new();
+    let list = linux.get("namespaces").and_then(Value::as_array);
+    for namespace in list.into_iter().flatten() {
+        let kind = namespace
+            .get("type")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        if seen.contains(&kind) {
+            return invalid(format!(
+                "malformed spec file: duplicated namespace {kind:?}"
+            ));
+        }
+        seen.push(kind);
+    }
+    let mapped = |key: &str| {
+        linux
             .get(key)
             .and_then(Value::as_array)
             .is_some_and(|list| !list.is_empty())
-    });
-    let option = mount
-        .get("options")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .any(|option| matches!(option.as_str(), Some("idmap" | "ridmap")));
-    if mapped || option {
-        let destination = mount
-            .get("destination")
-            .and_then(Value::as_str)
-            .unwrap_or("?");
-        return Err(RuntimeError::Unsupported(format!(
-            "mount {destination}: idmapped mounts are not supported"
-        )));
+    };
+    if has_new_namespace(linux, "user") {
+        for (key, what) in [("uidMappings", "uid"), ("gidMappings", "gid")] {
+            if !mapped(key) {
+                return invalid(format!(
+                    "user namespaces enabled, but no {what} mapping found"
+                ));
+            }
+        }
     }
     Ok(())
 }
@@ -282,6 +390,9 @@ pub(super) fn check_process(process: &Value) -> Result<()> {
                 None => return invalid(format!("process.{key}: {value} is not a string")),
                 Some(text) if text.contains('\0') => {
                     return invalid(format!("process.{key}: {text:?} contains a NUL byte"));
+                }
+                Some(text) if key == "env" && !text.contains('=') => {
+                    return invalid(format!("invalid environment variable: {text:?}"));
                 }
                 Some(_) => {}
             }
@@ -337,7 +448,7 @@ mod tests {
     fn minimal() -> Value {
         json!({
             "ociVersion": "1.0.2",
-            "process": {"cwd": "/", "args": ["sh"], "user": {"uid": 0, "gid": 0}},
+            "process": {"cwd": "/", "args": ["sh"], "env": [], "user": {"uid": 0, "gid": 0}},
             "root": {"path": "rootfs"},
             "linux": {}
         })
@@ -352,13 +463,22 @@ mod tests {
     fn what_is_missing_or_wrong_is_named() {
         for (pointer, value, word) in [
             ("/process", Value::Null, "process"),
-            ("/linux", Value::Null, "linux"),
             ("/process/cwd", json!(""), "Cwd"),
             ("/process/cwd", json!("tmp"), "absolute"),
             ("/process/args", json!([]), "args"),
             ("/process/args", json!(["a", 1]), "process.args"),
             ("/process/args", json!(["a\u{0}"]), "NUL"),
-            ("/ociVersion", json!("2.0.0"), "2.0.0"),
+            (
+                "/linux",
+                json!({"namespaces": [{"type": "pid"}, {"type": "pid"}]}),
+                "duplicated",
+            ),
+            (
+                "/linux",
+                json!({"namespaces": [{"type": "user"}]}),
+                "mapping",
+            ),
+            ("/process/env", json!(["A"]), "environment"),
         ] {
             let mut config = minimal();
             *config.pointer_mut(pointer).unwrap() = value;
@@ -369,25 +489,56 @@ mod tests {
 
     #[test]
     fn what_would_be_ignored_is_refused() {
-        let mut config = minimal();
-        config["mounts"] = json!([{"destination": "/m", "options": ["bind", "idmap"]}]);
-        assert!(matches!(check(&config), Err(RuntimeError::Unsupported(_))));
-        let mut config = minimal();
-        config["linux"]["personality"] = json!({"domain": "LINUX", "flags": ["X"]});
-        assert!(matches!(check(&config), Err(RuntimeError::Unsupported(_))));
+        for (key, value) in [
+            ("personality", json!({"domain": "LINUX", "flags": ["X"]})),
+            ("intelRdt", json!({})),
+        ] {
+            let mut config = minimal();
+            config["linux"][key] = value;
+            assert!(
+                matches!(check(&config), Err(RuntimeError::Unsupported(_))),
+                "{key}"
+            );
+        }
     }
 
     #[test]
-    fn unknown_fields_stay_in_the_configuration_and_out_of_the_way() {
+    fn without_capabilities_a_process_has_none() {
+        let workload = Bundle::workload(&minimal()).unwrap();
+        for set in [
+            workload.capabilities.bounding(),
+            workload.capabilities.effective(),
+            workload.capabilities.permitted(),
+            workload.capabilities.inheritable(),
+            workload.capabilities.ambient(),
+        ] {
+            assert_eq!(set.as_ref().map(|set| set.len()), Some(0));
+        }
+    }
+
+    #[test]
+    fn unknown_fields_and_capabilities_are_left_out_and_not_refused() {
         let mut config = minimal();
         config["futureField"] = json!({"a": 1});
         config["process"]["noNewPrivileges"] = json!(false);
         config["process"]["capabilities"] = json!({"bounding": ["CAP_KILL", "CAP_FUTURE"]});
-        let spec = Bundle::engine_spec(&config, Path::new("/r")).unwrap();
+        let spec = Bundle::engine_spec(&config, Path::new("/r"), Vec::new()).unwrap();
         let process = spec.process().as_ref().unwrap();
         assert_eq!(process.no_new_privileges(), None);
-        let bounding = process.capabilities().as_ref().unwrap().bounding().clone();
+        assert!(process.capabilities().is_none());
+        let bounding = Bundle::workload(&config)
+            .unwrap()
+            .capabilities
+            .bounding()
+            .clone();
         assert_eq!(bounding.unwrap().len(), 1);
-        assert_eq!(config["futureField"]["a"], 1);
+    }
+
+    #[test]
+    fn a_field_of_the_wrong_form_is_named_with_its_path() {
+        let mut config = minimal();
+        config["process"]["terminal"] = json!("no");
+        let err = Bundle::workload(&config).unwrap_err();
+        assert!(err.to_string().contains("process: terminal"), "{err}");
     }
 }

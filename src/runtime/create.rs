@@ -1,25 +1,33 @@
 //! `create`: from a bundle to a container that waits for `start`.
 
+use std::fs::Permissions;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use libcontainer::container::{ContainerStatus as EngineStatus, State as EngineState};
-use libcontainer::user_ns::UserNamespaceConfig;
+use libcontainer::seccomp::is_notify;
 use libcontainer::utils::validate_spec_for_net_devices;
 use libcontainer::validator::Validator;
-use oci_spec::runtime::{LinuxIdMapping, LinuxResources, Spec};
+use oci_spec::runtime::{
+    LinuxDevice, LinuxDeviceType, LinuxIdMapping, LinuxResources, LinuxSeccomp, Spec,
+};
+use pathrs::{InodeType, Root};
 use serde_json::Value;
 
-use super::bundle::{Bundle, hooks};
+use super::bundle::Bundle;
 use super::driver::Driver;
 use super::error::{Result, RuntimeError};
-use super::launch::{Launch, Stdio, Steps};
+use super::hooks::{self, HookState};
+use super::launch::{Launch, Stdio, Steps, chain};
 use super::lifecycle::run_poststop;
-use super::state::{Container, Folder, Init, START_SOCKET, State, Store, write_atomic};
+use super::mounts;
+use super::state::{Container, Folder, Init, START_SOCKET, State, Status, Store, write_atomic};
 use crate::kernel::cgroup::Hierarchies;
 use crate::kernel::tty::TerminalSize;
-use crate::kernel::{keyring, process};
+use crate::kernel::{keyring, mount, process};
 use crate::model::ContainerId;
 
 /// How a container is to be created.
@@ -70,12 +78,11 @@ pub(super) fn create_with(
     let process = bundle.config.get("process").unwrap_or(&Value::Null);
     let console = console(process, options.console_socket.as_deref(), &io)?;
     let limits = bundle.limits()?;
-    let spec = Bundle::engine_spec(&bundle.config, &bundle.rootfs)?;
-    validate(&spec)?;
-    let workload = Bundle::workload(&bundle.config)?;
+    check_preserved(options.preserve_fds)?;
+    let mut workload = Bundle::workload(&bundle.config)?;
     // Hooks of the later verbs: a wrong form must show now, not when the container is to be removed.
-    for kind in ["poststart", "poststop"] {
-        hooks(&bundle.config, kind)?;
+    for kind in HOOK_KINDS {
+        hooks::of_kind(&bundle.config, kind)?;
     }
 
     let hierarchies = Hierarchies::probe()?;
@@ -92,6 +99,11 @@ pub(super) fn create_with(
             "container's cgroup unexpectedly frozen".to_owned(),
         ));
     }
+    let mounts = mounts::prepare(&bundle.config, &bundle.rootfs, &cgroup)?;
+    let spec = Bundle::engine_spec(&bundle.config, &bundle.rootfs, mounts.list)?;
+    validate(&spec)?;
+    workload.seccomp_agent = seccomp_agent(workload.seccomp.as_ref())?;
+    workload.dev = mounts.dev.as_deref().map(detach).transpose()?;
     let shared = !cgroup.is_empty();
     if shared {
         tracing::warn!("container's cgroup is not empty; its other processes are left alone");
@@ -112,7 +124,10 @@ pub(super) fn create_with(
         limits: &limits,
         state,
         done: false,
-        config: &bundle.config,
+        bundle: &bundle,
+        cwd: workload.cwd.clone(),
+        devices: bundle.other_devices()?,
+        links: mounts.links,
     };
     folder.save(&creation.state)?;
     let text =
@@ -121,8 +136,8 @@ pub(super) fn create_with(
     if !options.no_new_keyring {
         join_keyring(id)?;
     }
-    let user = user(&spec);
-    let mut hook_state = EngineState::new(
+    let user = user(workload.uid, &spec);
+    let mut engine_state = EngineState::new(
         id.as_str(),
         EngineStatus::Creating,
         None,
@@ -131,22 +146,17 @@ pub(super) fn create_with(
     creation
         .state
         .oci_version
-        .clone_into(&mut hook_state.oci_version);
-    hook_state.annotations = Some(creation.state.annotations.clone().into_iter().collect());
-    let mut workload = workload;
-    workload.hook_state = Some(EngineState {
-        status: EngineStatus::Created,
-        ..hook_state.clone()
-    });
+        .clone_into(&mut engine_state.oci_version);
+    engine_state.annotations = Some(creation.state.annotations.clone().into_iter().collect());
+    workload.hook_state = Some(HookState::new(&creation.state, Status::Created));
     let size = terminal_size(process);
     let has_terminal = console.is_some();
     let init = Launch {
         id: id.as_str(),
-        bundle: &bundle.path,
         rootfs: &bundle.rootfs,
         spec,
         workload,
-        hook_state: Some(hook_state),
+        engine_state: Some(engine_state),
         start_socket: folder.path().join(START_SOCKET),
         console,
         stdio: io.stdio,
@@ -171,7 +181,11 @@ struct Creation<'a> {
     driver: &'a Driver,
     hierarchies: &'a Hierarchies,
     limits: &'a LinuxResources,
-    config: &'a Value,
+    bundle: &'a Bundle,
+    cwd: PathBuf,
+    /// Nodes outside /dev.
+    devices: Vec<LinuxDevice>,
+    links: Vec<(PathBuf, PathBuf)>,
     state: State,
     done: bool,
 }
@@ -196,6 +210,88 @@ impl Steps for Creation<'_> {
         self.driver
             .apply(&self.state.cgroup, &self.state.id, self.limits)
     }
+
+    fn mounted(&mut self, init: i32) -> Result<()> {
+        self.complete_root(init)
+            .map_err(|err| RuntimeError::Start(chain(&err)))?;
+        let state = HookState::new(&self.state, Status::Creating);
+        for kind in ["prestart", "createRuntime"] {
+            let hooks = hooks::of_kind(&self.bundle.config, kind)?;
+            hooks::run(&hooks, &state, &[])
+                .map_err(|reason| RuntimeError::Hook { kind, reason })?;
+        }
+        Ok(())
+    }
+}
+
+impl Creation<'_> {
+    /// Makes in the container's root, seen through init's mounts, what libcontainer does not make.
+    fn complete_root(&self, init: i32) -> std::result::Result<(), pathrs::error::Error> {
+        let needs_cwd = self.cwd != Path::new("/");
+        if !needs_cwd && self.devices.is_empty() && self.links.is_empty() {
+            return Ok(());
+        }
+        let own_mounts = self
+            .bundle
+            .config
+            .pointer("/linux/namespaces")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .any(|namespace| namespace.get("type").and_then(Value::as_str) == Some("mount"));
+        let rootfs = &self.bundle.rootfs;
+        let seen = if own_mounts {
+            process::root_path(init).join(rootfs.strip_prefix("/").unwrap_or(rootfs))
+        } else {
+            rootfs.clone()
+        };
+        let root = Root::open(seen)?;
+        let folder = Permissions::from_mode(0o755);
+        for (name, target) in &self.links {
+            root.create(name, &InodeType::Symlink(target.clone()))?;
+        }
+        for device in &self.devices {
+            make_device(&root, device)?;
+        }
+        // Every runtime makes a working directory that the image lacks. A read-only root refuses; entering
+        // it then fails with the better message.
+        if needs_cwd
+            && root.resolve(&self.cwd).is_err()
+            && root.mkdir_all(&self.cwd, &folder).is_err()
+        {
+            tracing::debug!("working directory not made");
+        }
+        Ok(())
+    }
+}
+
+/// Makes a device node with its mode and owner; folders on the way are made too.
+fn make_device(root: &Root, device: &LinuxDevice) -> std::result::Result<(), pathrs::error::Error> {
+    let path = device.path();
+    if let Some(parent) = path.parent() {
+        root.mkdir_all(parent, &Permissions::from_mode(0o755))?;
+    }
+    let number = |n: i64| u64::try_from(n).unwrap_or(0);
+    let id = nix::sys::stat::makedev(number(device.major()), number(device.minor()));
+    let mode = Permissions::from_mode(device.file_mode().unwrap_or(0o666) & 0o7777);
+    root.create(
+        path,
+        &match device.typ() {
+            LinuxDeviceType::B => InodeType::BlockDevice(mode.clone(), id),
+            LinuxDeviceType::P => InodeType::Fifo(mode.clone()),
+            _ => InodeType::CharacterDevice(mode.clone(), id),
+        },
+    )?;
+    if let Ok(path) = root
+        .resolve(path)
+        .map(|handle| process::opened_path(handle.as_fd()))
+    {
+        let path = path.unwrap_or_default();
+        // The mask of the caller may have taken bits away; neither is worth failing a container for.
+        let _ = std::fs::set_permissions(&path, mode);
+        let _ = std::os::unix::fs::chown(&path, device.uid(), device.gid());
+    }
+    Ok(())
 }
 
 impl Drop for Creation<'_> {
@@ -208,7 +304,7 @@ impl Drop for Creation<'_> {
             if let Ok(handle) = process::ProcessHandle::open(init.pid, init.start_time) {
                 let _ = handle.signal(libc::SIGKILL);
             }
-            if let Err(err) = run_poststop(self.config, &self.state) {
+            if let Err(err) = run_poststop(&self.bundle.config, &self.state) {
                 tracing::warn!(%err, "poststop hook");
             }
         }
@@ -222,10 +318,19 @@ impl Drop for Creation<'_> {
     }
 }
 
+/// The kinds of hooks (runtime-spec, "POSIX-platform Hooks").
+const HOOK_KINDS: [&str; 6] = [
+    "prestart",
+    "createRuntime",
+    "createContainer",
+    "startContainer",
+    "poststart",
+    "poststop",
+];
+
 /// What libcontainer checks before it begins.
 fn validate(spec: &Spec) -> Result<()> {
     Validator::validate_spec(spec).map_err(|err| RuntimeError::InvalidSpec(err.to_string()))?;
-    UserNamespaceConfig::new(spec).map_err(|err| RuntimeError::InvalidSpec(err.to_string()))?;
     validate_spec_for_net_devices(spec, &*libcontainer::syscall::syscall::create_syscall())
         .map_err(|err| RuntimeError::InvalidSpec(err.to_string()))
 }
@@ -271,12 +376,41 @@ pub(super) fn terminal_size(process: &Value) -> Option<TerminalSize> {
     })
 }
 
+/// Connects to the agent of a seccomp filter: from inside the container its socket is out of sight.
+pub(super) fn seccomp_agent(seccomp: Option<&LinuxSeccomp>) -> Result<Option<Rc<OwnedFd>>> {
+    let Some(seccomp) = seccomp.filter(|seccomp| is_notify(seccomp)) else {
+        return Ok(None);
+    };
+    let path = seccomp.listener_path().as_ref().ok_or_else(|| {
+        RuntimeError::InvalidSpec("seccomp notify needs linux.seccomp.listenerPath".to_owned())
+    })?;
+    let socket = UnixStream::connect(path)
+        .map_err(|err| RuntimeError::io("connect to seccomp agent", path, err))?;
+    Ok(Some(Rc::new(socket.into())))
+}
+
+fn detach(path: &Path) -> Result<Rc<OwnedFd>> {
+    mount::detached_copy(path)
+        .map(Rc::new)
+        .map_err(|err| RuntimeError::io("copy mounts of", path, err))
+}
+
+/// Descriptors that are to be passed on must be open, or the program would get others of the same number.
+pub(super) fn check_preserved(count: u32) -> Result<()> {
+    let handed = super::workload::listen_fds().unwrap_or(0);
+    let first = 3_u32.saturating_add(handed);
+    for (index, fd) in (first..first.saturating_add(count)).enumerate() {
+        if !process::is_open(fd) {
+            return Err(RuntimeError::Usage(format!(
+                "please check that preserved-fd {index} (of {count}) is present"
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// The user id on the host under which the program runs.
-pub(super) fn user(spec: &Spec) -> u32 {
-    let inside = spec
-        .process()
-        .as_ref()
-        .map_or(0, |process| process.user().uid());
+pub(super) fn user(inside: u32, spec: &Spec) -> u32 {
     let mappings = spec
         .linux()
         .as_ref()

@@ -23,6 +23,9 @@ pub enum RuntimeError {
     /// The verb needs a running container; containerd and Docker match on this text.
     #[error("container not running")]
     NotRunning,
+    /// `events` of a container that has stopped.
+    #[error("container with id {0} is not running")]
+    NoCounters(String),
     /// `resume` of a container that is not paused.
     #[error("container not paused")]
     NotPaused,
@@ -68,13 +71,12 @@ pub enum RuntimeError {
     #[error("unable to start container process: {0}")]
     Start(String),
     /// A hook failed.
-    #[error("error running {kind} hook")]
+    #[error("error running {kind} {reason}")]
     Hook {
         /// Which of the six kinds.
         kind: &'static str,
-        /// How it failed.
-        #[source]
-        source: libcontainer::hooks::HookError,
+        /// Which hook of the kind, and how it failed.
+        reason: String,
     },
     /// The kernel refused something.
     #[error(transparent)]

@@ -10,7 +10,9 @@ use nix::unistd::Pid;
 use serde_json::{Map, Value, json};
 
 use super::bundle::{Bundle, check_process, drop_unknown_capabilities};
-use super::create::{Io, adjust_stdio, console, terminal_size, user, write_pid_file};
+use super::create::{
+    Io, adjust_stdio, check_preserved, console, seccomp_agent, terminal_size, user, write_pid_file,
+};
 use super::error::{Result, RuntimeError};
 use super::launch::{Launch, Steps};
 use super::lifecycle::connect;
@@ -86,16 +88,22 @@ pub(super) fn exec_with(container: &Container, options: &ExecOptions, io: Io) ->
     let mut config = container.config()?;
     let process = process_of(&config, options)?;
     check_process(&process)?;
+    check_preserved(options.preserve_fds)?;
     let console = console(&process, options.console_socket.as_deref(), &io)?;
     let size = terminal_size(&process).filter(|_| console.is_some());
     if let Some(config) = config.as_object_mut() {
-        config.insert("process".to_owned(), process);
+        config.insert(
+            "process".to_owned(),
+            inherit(process, config.get("process")),
+        );
         config.remove("hooks");
     }
     join_namespaces(&mut config, init.pid());
-    let spec = Bundle::engine_spec(&config, &state.rootfs)?;
-    let workload = Bundle::workload(&config)?;
-    let user = user(&spec);
+    let spec = Bundle::engine_spec(&config, &state.rootfs, Vec::new())?;
+    let mut workload = Bundle::workload(&config)?;
+    workload.seccomp_agent = seccomp_agent(workload.seccomp.as_ref())?;
+    workload.readonly_paths.clear();
+    let user = user(workload.uid, &spec);
     let mut steps = JoinContainer {
         cgroup: state.cgroup.clone(),
         below: options.cgroup.clone(),
@@ -110,11 +118,10 @@ pub(super) fn exec_with(container: &Container, options: &ExecOptions, io: Io) ->
         .map_err(|err| RuntimeError::Sys("make a pipe", err.into()))?;
     let pid = Launch {
         id: &state.id,
-        bundle: &state.bundle,
         rootfs: &state.rootfs,
         spec,
         workload,
-        hook_state: None,
+        engine_state: None,
         start_socket: start_socket.clone(),
         console,
         stdio: io.stdio,
@@ -178,6 +185,21 @@ impl Steps for JoinContainer {
     fn limit(&mut self, _init: i32) -> Result<()> {
         Ok(())
     }
+
+    fn mounted(&mut self, _init: i32) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A process without capabilities of its own has those of the container.
+fn inherit(mut process: Value, own: Option<&Value>) -> Value {
+    let capabilities = own.and_then(|own| own.get("capabilities"));
+    if let (Some(fields), Some(capabilities)) = (process.as_object_mut(), capabilities) {
+        if fields.get("capabilities").is_none_or(Value::is_null) {
+            fields.insert("capabilities".to_owned(), capabilities.clone());
+        }
+    }
+    process
 }
 
 /// The process to run, as JSON of the runtime-spec.

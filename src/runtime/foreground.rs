@@ -298,8 +298,6 @@ impl Session {
         if tty::is_terminal(io::stdin()) {
             self.raw = RawTerminal::enter(io::stdin().as_fd()).ok();
         }
-        // Neither is worth failing a container for.
-        let _ = tty::keep_newlines(terminal.as_fd());
         self.terminal = Some(terminal);
         self.resize();
         Ok(())

@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,6 @@ use std::rc::Rc;
 use libcgroups::common::CgroupConfig;
 use libcontainer::channel::ChannelError as BaseChannelError;
 use libcontainer::container::{Container as EngineContainer, State as EngineState};
-use libcontainer::hooks::run_hooks;
 use libcontainer::namespaces::Namespaces;
 use libcontainer::network::network_device::dev_change_net_namespace;
 use libcontainer::notify_socket::NotifyListener;
@@ -36,7 +35,7 @@ use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
 
 use super::account;
 use super::error::{Result, RuntimeError};
-use super::workload::Workload;
+use super::workload::{Workload, set_host_pid};
 use crate::kernel::process;
 
 /// What the processes are called until the user's program takes over (at most 15 bytes).
@@ -46,12 +45,11 @@ const INIT_NAME: &std::ffi::CStr = c"elastic:[INIT]";
 /// Everything a launch needs.
 pub(super) struct Launch<'a> {
     pub(super) id: &'a str,
-    pub(super) bundle: &'a Path,
     pub(super) rootfs: &'a Path,
     pub(super) spec: Spec,
     pub(super) workload: Workload,
-    /// State that hooks and a seccomp agent get; `None` for exec.
-    pub(super) hook_state: Option<EngineState>,
+    /// State that createContainer hooks get; `None` for exec.
+    pub(super) engine_state: Option<EngineState>,
     /// Where the process will wait for `start`.
     pub(super) start_socket: PathBuf,
     pub(super) console: Option<OwnedFd>,
@@ -77,6 +75,12 @@ pub(super) trait Steps {
     /// # Errors
     /// Ends the launch.
     fn limit(&mut self, init: i32) -> Result<()>;
+
+    /// Init has made its mounts and waits before it changes its root. Not called for exec.
+    ///
+    /// # Errors
+    /// Ends the launch.
+    fn mounted(&mut self, init: i32) -> Result<()>;
 }
 
 /// Descriptors for standard input, output and error; `None` keeps the caller's.
@@ -103,11 +107,10 @@ impl Launch<'_> {
     pub(super) fn run(self) -> Result<Pid> {
         let Self {
             id,
-            bundle,
             rootfs,
             spec,
             workload,
-            hook_state,
+            engine_state,
             start_socket,
             console,
             stdio,
@@ -133,7 +136,7 @@ impl Launch<'_> {
             console_socket: console.as_ref().map(AsRawFd::as_raw_fd),
             notify_listener: listener,
             preserve_fds: i32::try_from(preserve_fds).unwrap_or(i32::MAX),
-            container: hook_state.map(|state| EngineContainer {
+            container: engine_state.map(|state| EngineContainer {
                 state,
                 root: start_socket
                     .parent()
@@ -170,9 +173,6 @@ impl Launch<'_> {
 
         let mut parent = Parent {
             spec: Rc::clone(&args.spec),
-            rootfs,
-            bundle,
-            hook_state: args.container.as_ref().map(|c| c.state.clone()),
             init: None,
             stage: Some(stage),
         };
@@ -213,50 +213,57 @@ impl Channels {
     }
 }
 
-/// Prints an error with its chain of sources, the way a user reads it.
-fn chain(err: &dyn std::error::Error) -> String {
-    let mut text = err.to_string();
-    let mut source = err.source();
-    while let Some(err) = source {
-        let part = err.to_string();
+/// An error with its chain of sources, the kernel's reasons in its own words.
+pub(super) fn chain(err: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = String::new();
+    let mut next = Some(err);
+    while let Some(err) = next {
+        let part = err
+            .downcast_ref::<nix::errno::Errno>()
+            .map(|errno| errno.desc().to_lowercase())
+            .or_else(|| err.downcast_ref::<io::Error>().map(crate::kernel::reason))
+            .unwrap_or_else(|| err.to_string());
         if !text.ends_with(&part) {
-            text = format!("{text}: {part}");
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&part);
         }
-        source = err.source();
+        next = err.source();
     }
     text
 }
 
-fn start_error(err: &dyn std::error::Error) -> RuntimeError {
+fn start_error(err: &(dyn std::error::Error + 'static)) -> RuntimeError {
     RuntimeError::Start(chain(err))
 }
 
 /// Adds libcontainer's own account to a failure that it reports in one or two words.
 fn explain(err: RuntimeError, account: Option<String>) -> RuntimeError {
-    match (err, account) {
-        // Errors of our own executor are complete.
-        (RuntimeError::Start(text), Some(account)) if !text.starts_with("exec:") => {
-            RuntimeError::Start(if account.contains(&text) {
-                account
-            } else {
-                format!("{text}: {account}")
-            })
-        }
-        (err, _) => err,
-    }
+    let RuntimeError::Start(text) = err else {
+        return err;
+    };
+    let text = text.replace(
+        "hook command exited with non-zero exit code: ",
+        "exit status ",
+    );
+    // Errors of our own last steps are complete; libcontainer has no account of them that says more.
+    let account =
+        account.filter(|account| !account.contains("failed to initialize container process"));
+    RuntimeError::Start(match account {
+        Some(account) if !account.contains(&text) => format!("{account}: {text}"),
+        _ => text,
+    })
 }
 
 /// The parent's side.
-struct Parent<'a> {
+struct Parent {
     spec: Rc<Spec>,
-    rootfs: &'a Path,
-    bundle: &'a Path,
-    hook_state: Option<EngineState>,
     init: Option<Pid>,
     stage: Option<Pid>,
 }
 
-impl Parent<'_> {
+impl Parent {
     fn drive(
         &mut self,
         stage_socket: &mut UnixStream,
@@ -283,11 +290,21 @@ impl Parent<'_> {
         steps.limit(init.as_raw())?;
         // Both have the other end of this socket; the stage process is gone, so init is the one that reads.
         answer(stage_socket)?;
+        stage_socket
+            .write_all(&init.as_raw().to_ne_bytes())
+            .map_err(|err| RuntimeError::Sys("write to the init process", err))?;
         if is_init {
-            self.serve_mounts_ready(channels, init)?;
+            channels
+                .from_init
+                .wait_for_hook_request()
+                .map_err(channel_error)?;
+            steps.mounted(init.as_raw())?;
+            channels
+                .to_init
+                .hook_done()
+                .map_err(|err| start_error(&err))?;
         }
         self.move_network_devices(channels, init)?;
-        self.serve_seccomp_agent(channels, init, is_init)?;
         // From here on init must see the end of the channel if we die.
         channels.to_init.close().map_err(|err| start_error(&err))?;
         channels
@@ -339,57 +356,6 @@ impl Parent<'_> {
         }
     }
 
-    /// Init has made its mounts and has not yet changed its root.
-    fn serve_mounts_ready(&self, channels: &mut Channels, init: Pid) -> Result<()> {
-        channels
-            .from_init
-            .wait_for_hook_request()
-            .map_err(channel_error)?;
-        self.make_working_directory(init)?;
-        if let Some(hooks) = self.spec.hooks() {
-            let state = self.hook_state.as_ref();
-            for (kind, list) in [
-                ("prestart", hooks.prestart()),
-                ("createRuntime", hooks.create_runtime()),
-            ] {
-                run_hooks(list.as_ref(), state, Some(self.bundle), Some(init), None)
-                    .map_err(|source| RuntimeError::Hook { kind, source })?;
-            }
-        }
-        channels
-            .to_init
-            .hook_done()
-            .map_err(|err| start_error(&err))
-    }
-
-    /// Makes the working directory if the image lacks it, as every runtime does.
-    fn make_working_directory(&self, init: Pid) -> Result<()> {
-        let Some(process) = self.spec.process() else {
-            return Ok(());
-        };
-        let cwd = process.cwd();
-        if cwd == Path::new("/") {
-            return Ok(());
-        }
-        // The root as init sees it, with its mounts; links in the path stay inside it.
-        let has_own_mounts = self.namespace(LinuxNamespaceType::Mount).is_some();
-        let rootfs = if has_own_mounts {
-            let inside = self.rootfs.strip_prefix("/").unwrap_or(self.rootfs);
-            process::root_path(init.as_raw()).join(inside)
-        } else {
-            self.rootfs.to_path_buf()
-        };
-        let make = || -> std::result::Result<(), pathrs::error::Error> {
-            let root = pathrs::Root::open(&rootfs)?;
-            if root.resolve(cwd).is_err() {
-                root.mkdir_all(cwd, &std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-            }
-            Ok(())
-        };
-        make()
-            .map_err(|err| RuntimeError::Start(format!("mkdir {}: {}", cwd.display(), chain(&err))))
-    }
-
     fn namespace(&self, kind: LinuxNamespaceType) -> Option<Option<PathBuf>> {
         self.spec
             .linux()
@@ -432,59 +398,6 @@ impl Parent<'_> {
         channels
             .to_init
             .move_network_device(addresses)
-            .map_err(|err| start_error(&err))
-    }
-
-    /// Hands the notification descriptor of a seccomp filter to its agent (runtime-spec, "Seccomp").
-    fn serve_seccomp_agent(&self, channels: &mut Channels, init: Pid, is_init: bool) -> Result<()> {
-        let seccomp = self
-            .spec
-            .linux()
-            .as_ref()
-            .and_then(|linux| linux.seccomp().as_ref())
-            .filter(|seccomp| libcontainer::seccomp::is_notify(seccomp));
-        let Some(seccomp) = seccomp else {
-            return Ok(());
-        };
-        let fd = channels
-            .from_init
-            .wait_for_seccomp_request()
-            .map_err(channel_error)?;
-        let fd = adopt(fd);
-        let path = seccomp.listener_path().as_ref().ok_or_else(|| {
-            RuntimeError::InvalidSpec("seccomp notify needs linux.seccomp.listenerPath".to_owned())
-        })?;
-        let state = self.hook_state.as_ref();
-        let message = serde_json::json!({
-            "ociVersion": super::OCI_VERSION,
-            "fds": ["seccompFd"],
-            "pid": init.as_raw(),
-            "metadata": seccomp.listener_metadata().clone().unwrap_or_default(),
-            "state": {
-                "ociVersion": super::OCI_VERSION,
-                "id": state.map(|s| s.id.clone()),
-                "status": if is_init { "creating" } else { "running" },
-                "pid": init.as_raw(),
-                "bundle": self.bundle,
-                "annotations": state.and_then(|s| s.annotations.clone()),
-            },
-        })
-        .to_string();
-        let agent = UnixStream::connect(path)
-            .map_err(|err| RuntimeError::io("connect to seccomp agent", path, err))?;
-        nix::sys::socket::sendmsg::<()>(
-            agent.as_raw_fd(),
-            &[IoSlice::new(message.as_bytes())],
-            &[nix::sys::socket::ControlMessage::ScmRights(&[
-                fd.as_raw_fd()
-            ])],
-            nix::sys::socket::MsgFlags::empty(),
-            None,
-        )
-        .map_err(|err| RuntimeError::io("send to seccomp agent", path, err.into()))?;
-        channels
-            .to_init
-            .seccomp_notify_done()
             .map_err(|err| start_error(&err))
     }
 
@@ -682,9 +595,11 @@ fn become_root() -> StageResult<()> {
 /// The init process until execve; its return value is the exit code of a failure.
 fn init_process(args: &mut ContainerArgs, channels: &mut Channels, socket: &mut UnixStream) -> i32 {
     let _ = nix::sys::prctl::set_name(INIT_NAME);
-    if expect_go(socket).is_err() {
+    let mut pid = [0_u8; 4];
+    if expect_go(socket).is_err() || socket.read_exact(&mut pid).is_err() {
         return 1;
     }
+    set_host_pid(i32::from_ne_bytes(pid));
     // These ends belong to the parent; held here they would hide its death from us.
     let _ = channels.to_init.close();
     let _ = channels.from_init.close();

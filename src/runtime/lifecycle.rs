@@ -5,13 +5,11 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use libcontainer::container::{ContainerStatus as EngineStatus, State as EngineState};
-use libcontainer::hooks::run_hooks;
 use serde_json::Value;
 
-use super::bundle::hooks;
 use super::driver::{Driver, ignore_gone};
 use super::error::{Result, RuntimeError};
+use super::hooks::{self, HookState};
 use super::state::{Container, State, Status, Store};
 use crate::model::ContainerId;
 
@@ -48,26 +46,20 @@ pub fn start(container: &Container) -> Result<()> {
         other => other.map_err(|err| RuntimeError::io("remove", &socket, err))?,
     }
     let config = container.config()?;
-    let poststart = hooks(&config, "poststart")?;
-    if poststart.is_empty() {
-        return Ok(());
-    }
-    let state = engine_state(&container.state, EngineStatus::Running);
-    run_hooks(
-        Some(&poststart),
-        Some(&state),
-        Some(&container.state.bundle),
-        None,
-        None,
+    let poststart = hooks::of_kind(&config, "poststart")?;
+    hooks::run(
+        &poststart,
+        &HookState::new(&container.state, Status::Running),
+        &[],
     )
-    .map_err(|source| {
+    .map_err(|reason| {
         if let Some(init) = container.init() {
             // The hook's failure is the one to tell.
             let _ = init.signal(libc::SIGKILL);
         }
         RuntimeError::Hook {
             kind: "poststart",
-            source,
+            reason,
         }
     })
 }
@@ -212,25 +204,11 @@ fn end(container: &Container, status: Status) -> Result<()> {
 
 /// Runs the poststop hooks; a failing one is warned of and the others still run (runtime-spec, "Poststop").
 pub(super) fn run_poststop(config: &Value, state: &State) -> Result<()> {
-    let poststop = hooks(config, "poststop")?;
-    let state = engine_state(state, EngineStatus::Stopped);
-    for hook in poststop {
-        let one = vec![hook];
-        if let Err(err) = run_hooks(Some(&one), Some(&state), Some(&state.bundle), None, None) {
-            tracing::warn!("failed to run poststop hook: {err}");
+    let state = HookState::new(state, Status::Stopped);
+    for hook in hooks::of_kind(config, "poststop")? {
+        if let Err(reason) = hooks::run(&[hook], &state, &[]) {
+            tracing::warn!("error running poststop {reason}");
         }
     }
     Ok(())
-}
-
-/// The state in the form that libcontainer gives to hooks.
-fn engine_state(state: &State, status: EngineStatus) -> EngineState {
-    let pid = match status {
-        EngineStatus::Stopped => None,
-        _ => state.init.map(|init| init.pid),
-    };
-    let mut engine = EngineState::new(&state.id, status, pid, state.bundle.clone());
-    state.oci_version.clone_into(&mut engine.oci_version);
-    engine.annotations = Some(state.annotations.clone().into_iter().collect());
-    engine
 }

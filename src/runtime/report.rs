@@ -133,10 +133,10 @@ pub fn process_table(container: &Container, args: &[String]) -> Result<String> {
 /// One event with counters, as `events --stats` prints it.
 ///
 /// # Errors
-/// `NotRunning` for a container that has stopped.
+/// `NoCounters` for a container that has stopped.
 pub fn stats_event(container: &Container) -> Result<Value> {
     if container.status() == Status::Stopped {
-        return Err(RuntimeError::NotRunning);
+        return Err(RuntimeError::NoCounters(container.state.id.clone()));
     }
     Ok(json!({
         "type": "stats",

@@ -40,9 +40,31 @@ pub(super) fn apply(cgroup: &Cgroup, limits: &LinuxResources) -> Result<()> {
                 write.file, write.controller
             ))
         })?;
-        write_text(&dir.join(&write.file), &write.value)?;
+        let mut file = dir.join(&write.file);
+        if write.file == "blkio.weight" && !file.exists() {
+            // With the BFQ scheduler the file has its name.
+            file = dir.join("blkio.bfq.weight");
+        }
+        write_text(&file, &write.value)?;
+        if write.file == "cpu.shares" {
+            check_shares(&file, &write.value)?;
+        }
     }
     Ok(())
+}
+
+/// The kernel moves shares out of range into it without a word; a limit that is not in force must not look as if.
+fn check_shares(file: &Path, wanted: &str) -> Result<()> {
+    let now = read_text(file)?;
+    let number = |text: &str| text.parse::<u64>().unwrap_or(0);
+    let word = match number(wanted).cmp(&number(&now)) {
+        std::cmp::Ordering::Equal => return Ok(()),
+        std::cmp::Ordering::Greater => "maximum",
+        std::cmp::Ordering::Less => "minimum",
+    };
+    Err(KernelError::Unsupported(format!(
+        "the {word} allowed cpu-shares is {now}"
+    )))
 }
 
 /// Memory and memory+swap limits of cgroup v1. The kernel holds `limit <= memsw.limit` at every moment,
@@ -99,7 +121,7 @@ fn writes(version: Version, limits: &LinuxResources) -> Result<Vec<Write>> {
     match version {
         Version::V1 => {
             if let Some(memory) = limits.memory() {
-                memory_v1(memory, &mut out);
+                memory_v1(memory, &mut out)?;
             }
             if let Some(cpu) = limits.cpu() {
                 cpu_v1(cpu, &mut out);
@@ -182,7 +204,7 @@ fn unified(version: Version, limits: &LinuxResources, out: &mut Vec<Write>) -> R
     Ok(())
 }
 
-fn memory_v1(memory: &LinuxMemory, out: &mut Vec<Write>) {
+fn memory_v1(memory: &LinuxMemory, out: &mut Vec<Write>) -> Result<()> {
     let some = |value: Option<i64>| value.filter(|v| *v != 0);
     if let Some(value) = some(memory.reservation()) {
         out.push(to("memory", "memory.soft_limit_in_bytes", value));
@@ -194,8 +216,14 @@ fn memory_v1(memory: &LinuxMemory, out: &mut Vec<Write>) {
         out.push(to("memory", "memory.oom_control", 1));
     }
     if let Some(value) = memory.swappiness() {
+        if value > 100 {
+            return Err(KernelError::Unsupported(format!(
+                "invalid memory swappiness value: {value} (valid range is 0-100)"
+            )));
+        }
         out.push(to("memory", "memory.swappiness", value));
     }
+    Ok(())
 }
 
 fn memory_v2(memory: &LinuxMemory, out: &mut Vec<Write>) -> Result<()> {

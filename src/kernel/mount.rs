@@ -1,0 +1,69 @@
+//! Mounts that libcontainer does not make the way we need them.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::mount::MsFlags;
+use nix::sys::statvfs::FsFlags;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags};
+
+/// A copy of the mounts at `path`, with those below it, attached nowhere yet (open_tree(2)).
+///
+/// # Errors
+/// The kernel's reason: `ENOENT`, or `EPERM` without CAP_SYS_ADMIN.
+pub fn detached_copy(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE;
+    Ok(rustix::mount::open_tree(rustix::fs::CWD, path, flags)?)
+}
+
+/// Attaches a detached copy at `target` (move_mount(2)).
+///
+/// # Errors
+/// The kernel's reason.
+pub fn attach(tree: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    Ok(rustix::mount::move_mount(
+        tree,
+        "",
+        rustix::fs::CWD,
+        target,
+        flags,
+    )?)
+}
+
+/// Makes what is at `path` read-only, keeping its other flags; a path that does not exist is fine.
+///
+/// # Errors
+/// The kernel's reason.
+pub fn make_read_only(path: &Path) -> io::Result<()> {
+    let none = None::<&str>;
+    match nix::mount::mount(
+        Some(path),
+        path,
+        none,
+        MsFlags::MS_BIND | MsFlags::MS_REC,
+        none,
+    ) {
+        Err(nix::errno::Errno::ENOENT) => return Ok(()),
+        other => other?,
+    }
+    // A remount that leaves out a locked flag is refused, and one that adds a flag would change too much.
+    let now = nix::sys::statvfs::statvfs(path)?.flags();
+    let mut flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    for (set, flag) in [
+        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
+        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
+        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
+        (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
+        (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
+        (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
+    ] {
+        if now.contains(set) {
+            flags |= flag;
+        }
+    }
+    Ok(nix::mount::mount(Some(path), path, none, flags, none)?)
+}

@@ -1,0 +1,360 @@
+//! The mounts of a bundle, made ready for libcontainer.
+//!
+//! What libcontainer would do differently from every other runtime is settled here, before it begins: links
+//! in a target, the mode of a tmpfs, targets inside /proc, and the cgroup file systems of cgroup v1, which it
+//! would mount writable.
+
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Component, Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::error::{Result, RuntimeError};
+use crate::kernel::cgroup::{Cgroup, Version};
+
+/// Files of /proc that a container engine may cover; everything else there describes the process itself.
+const COVERABLE: [&str; 11] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/net/dev",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/crypto/fips_enabled",
+];
+
+/// Mounts for libcontainer, and what is left to us.
+#[derive(Debug, Default)]
+pub(super) struct Mounts {
+    /// In the order of the bundle.
+    pub(super) list: Vec<Value>,
+    /// Links to make below the cgroup mount: name and target.
+    pub(super) links: Vec<(PathBuf, PathBuf)>,
+    /// A bind mount of a ready-made /dev, made last: libcontainer cannot live with nodes that exist.
+    pub(super) dev: Option<PathBuf>,
+}
+
+/// Prepares the mounts of a bundle.
+///
+/// # Errors
+/// `InvalidSpec` or `Unsupported`, naming the mount.
+pub(super) fn prepare(config: &Value, rootfs: &Path, cgroup: &Cgroup) -> Result<Mounts> {
+    let mut out = Mounts::default();
+    let list = config.get("mounts").and_then(Value::as_array);
+    for mount in list.into_iter().flatten() {
+        prepare_one(mount, rootfs, cgroup, &mut out)?;
+    }
+    Ok(out)
+}
+
+fn prepare_one(mount: &Value, rootfs: &Path, cgroup: &Cgroup, out: &mut Mounts) -> Result<()> {
+    let mut mount = mount.clone();
+    let destination = mount
+        .get("destination")
+        .and_then(Value::as_str)
+        .ok_or_else(|| RuntimeError::InvalidSpec("a mount has no destination".to_owned()))?
+        .to_owned();
+    let kind = mount
+        .get("type")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
+    refuse_unsupported(&mount, &destination)?;
+    let target = resolve(rootfs, Path::new(&destination));
+    check_proc(&mount, &kind, &target)?;
+    if let Some(fields) = mount.as_object_mut() {
+        fields.insert("destination".to_owned(), json!(target));
+    }
+    if kind == "tmpfs" {
+        keep_mode(&mut mount, rootfs, &target);
+    }
+    if kind == "cgroup" && cgroup.version == Version::V1 {
+        cgroup_v1(&mount, &target, cgroup, out);
+        return Ok(());
+    }
+    if is_bind(&mount) && target == Path::new("/dev") {
+        out.dev = mount
+            .get("source")
+            .and_then(Value::as_str)
+            .map(PathBuf::from);
+        // In its place until then, for the nodes that libcontainer makes.
+        mount = json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]});
+    }
+    out.list.push(mount);
+    Ok(())
+}
+
+fn options(mount: &Value) -> impl Iterator<Item = &str> {
+    mount
+        .get("options")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+}
+
+fn is_bind(mount: &Value) -> bool {
+    mount.get("type").and_then(Value::as_str) == Some("bind")
+        || options(mount).any(|option| matches!(option, "bind" | "rbind"))
+}
+
+fn refuse_unsupported(mount: &Value, destination: &str) -> Result<()> {
+    let refuse = |what: &str| {
+        Err(RuntimeError::Unsupported(format!(
+            "mount {destination}: {what} not supported"
+        )))
+    };
+    let mapped = ["uidMappings", "gidMappings"].iter().any(|key| {
+        mount
+            .get(key)
+            .and_then(Value::as_array)
+            .is_some_and(|list| !list.is_empty())
+    });
+    if mapped || options(mount).any(|option| matches!(option, "idmap" | "ridmap")) {
+        return refuse("idmapped mounts are");
+    }
+    if options(mount).any(|option| option == "tmpcopyup") {
+        return refuse("tmpcopyup is");
+    }
+    Ok(())
+}
+
+/// Where a target is inside the root file system once links are followed; what does not exist yet stays.
+fn resolve(rootfs: &Path, destination: &Path) -> PathBuf {
+    let plain = normal(destination);
+    let Ok(root) = pathrs::Root::open(rootfs) else {
+        return plain;
+    };
+    let mut rest = Vec::new();
+    let mut existing = plain.as_path();
+    loop {
+        if let Ok(handle) = root.resolve(existing) {
+            let mut found = crate::kernel::process::opened_path(handle.as_fd())
+                .ok()
+                .and_then(|path| path.strip_prefix(rootfs).map(Path::to_path_buf).ok())
+                .map_or_else(
+                    || existing.to_path_buf(),
+                    |inside| Path::new("/").join(inside),
+                );
+            found.extend(rest.iter().rev());
+            return found;
+        }
+        match (existing.file_name(), existing.parent()) {
+            (Some(name), Some(parent)) => {
+                rest.push(name);
+                existing = parent;
+            }
+            _ => return plain,
+        }
+    }
+}
+
+/// An absolute path without `.` and `..`.
+fn normal(path: &Path) -> PathBuf {
+    let mut out = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => out.push(name),
+            Component::ParentDir => {
+                out.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    out
+}
+
+/// A mount over a file of /proc could make the runtime act on what the container chooses (CVE-2019-16884).
+fn check_proc(mount: &Value, kind: &str, target: &Path) -> Result<()> {
+    let Ok(inside) = target.strip_prefix("/proc") else {
+        return Ok(());
+    };
+    if inside.as_os_str().is_empty() {
+        let is_proc = kind == "proc"
+            || (is_bind(mount)
+                && mount
+                    .get("source")
+                    .and_then(Value::as_str)
+                    .is_some_and(|source| crate::kernel::process::is_procfs(Path::new(source))));
+        return if is_proc {
+            Ok(())
+        } else {
+            Err(RuntimeError::InvalidSpec(format!(
+                "{:?} cannot be mounted because it is not of type proc",
+                target.display()
+            )))
+        };
+    }
+    if COVERABLE.iter().any(|path| Path::new(path) == target) {
+        return Ok(());
+    }
+    Err(RuntimeError::InvalidSpec(format!(
+        "\"{}\" cannot be mounted because it is inside /proc",
+        target.display()
+    )))
+}
+
+/// A tmpfs without a mode takes over that of the folder it covers.
+fn keep_mode(mount: &mut Value, rootfs: &Path, target: &Path) {
+    if options(mount).any(|option| option.starts_with("mode=")) {
+        return;
+    }
+    let covered = rootfs.join(target.strip_prefix("/").unwrap_or(target));
+    let Ok(meta) = std::fs::symlink_metadata(covered) else {
+        return;
+    };
+    let mode = meta.permissions().mode() & 0o7777;
+    let Some(fields) = mount.as_object_mut() else {
+        return;
+    };
+    let options = fields.entry("options").or_insert_with(|| json!([]));
+    if options.is_null() {
+        *options = json!([]);
+    }
+    if let Some(options) = options.as_array_mut() {
+        options.push(json!(format!("mode={mode:o}")));
+    }
+}
+
+/// The cgroup mount of a v1 host: a tmpfs with one bind mount of the container's own group per hierarchy.
+fn cgroup_v1(mount: &Value, target: &Path, cgroup: &Cgroup, out: &mut Mounts) {
+    out.list.push(json!({
+        "destination": target,
+        "type": "tmpfs",
+        "source": "tmpfs",
+        "options": ["nosuid", "noexec", "nodev", "mode=755"],
+    }));
+    let mut flags: Vec<&str> = vec!["bind", "nosuid", "noexec", "nodev", "relatime"];
+    if options(mount).any(|option| option == "ro") {
+        flags.push("ro");
+    }
+    for dir in &cgroup.directories {
+        let name = match dir.controllers.as_str() {
+            // The v2 hierarchy beside v1 has no place in the classic layout.
+            "" => continue,
+            controllers => controllers.trim_start_matches("name="),
+        };
+        out.list.push(json!({
+            "destination": target.join(name),
+            "type": "bind",
+            "source": dir.path,
+            "options": flags,
+        }));
+        if name.contains(',') {
+            out.links.extend(
+                name.split(',')
+                    .map(|controller| (target.join(controller), PathBuf::from(name))),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::cgroup::Directory;
+    use std::os::unix::fs::symlink;
+
+    fn cgroup() -> Cgroup {
+        let dir = |controllers: &str, path: &str| Directory {
+            controllers: controllers.to_owned(),
+            path: PathBuf::from(path),
+        };
+        Cgroup {
+            version: Version::V1,
+            directories: vec![
+                dir("cpu,cpuacct", "/c/cpu/x"),
+                dir("name=systemd", "/c/systemd/x"),
+                dir("", "/c/unified/x"),
+            ],
+        }
+    }
+
+    fn one(mount: Value, rootfs: &Path) -> Result<Mounts> {
+        prepare(&json!({"mounts": [mount]}), rootfs, &cgroup())
+    }
+
+    #[test]
+    fn links_in_a_target_are_followed_inside_the_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        std::fs::create_dir(root.join("run")).unwrap();
+        std::fs::create_dir(root.join("var")).unwrap();
+        symlink("/run", root.join("var/run")).unwrap();
+        symlink("../../../etc", root.join("up")).unwrap();
+        let at = |path: &str| resolve(&root, Path::new(path));
+        assert_eq!(at("/var/run"), Path::new("/run"));
+        assert_eq!(at("/var/run/secrets/a"), Path::new("/run/secrets/a"));
+        assert_eq!(at("/none/../b"), Path::new("/b"));
+        assert!(at("/up").starts_with("/"));
+    }
+
+    #[test]
+    fn nothing_is_mounted_inside_proc_but_what_engines_cover() {
+        let root = tempfile::tempdir().unwrap();
+        let bind = |target: &str| json!({"destination": target, "type": "bind", "source": "/etc", "options": ["bind"]});
+        for bad in ["/proc/self", "/proc/../proc/sys/kernel", "/proc"] {
+            let err = one(bind(bad), root.path()).unwrap_err().to_string();
+            assert!(err.contains("cannot be mounted"), "{bad}: {err}");
+        }
+        one(bind("/proc/meminfo"), root.path()).unwrap();
+        one(
+            json!({"destination": "/proc", "type": "proc", "source": "proc"}),
+            root.path(),
+        )
+        .unwrap();
+    }
+
+    #[test]
+    fn a_tmpfs_keeps_the_mode_of_what_it_covers() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("d")).unwrap();
+        std::fs::set_permissions(
+            root.path().join("d"),
+            std::fs::Permissions::from_mode(0o1710),
+        )
+        .unwrap();
+        let mounts = one(
+            json!({"destination": "/d", "type": "tmpfs", "source": "x"}),
+            root.path(),
+        )
+        .unwrap();
+        assert_eq!(mounts.list[0]["options"], json!(["mode=1710"]));
+        let given =
+            json!({"destination": "/d", "type": "tmpfs", "source": "x", "options": ["mode=700"]});
+        assert_eq!(
+            one(given, root.path()).unwrap().list[0]["options"],
+            json!(["mode=700"])
+        );
+    }
+
+    #[test]
+    fn a_readonly_cgroup_mount_is_readonly_in_every_hierarchy() {
+        let root = tempfile::tempdir().unwrap();
+        let mount = json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]});
+        let mounts = one(mount, root.path()).unwrap();
+        let binds = &mounts.list[1..];
+        assert_eq!(binds.len(), 2, "{binds:?}");
+        for bind in binds {
+            assert!(options(bind).any(|option| option == "ro"), "{bind}");
+        }
+        assert_eq!(mounts.links.len(), 2);
+    }
+
+    #[test]
+    fn what_would_be_ignored_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        for option in ["idmap", "tmpcopyup"] {
+            let mount = json!({"destination": "/m", "type": "bind", "source": "/etc", "options": ["bind", option]});
+            assert!(matches!(
+                one(mount, root.path()),
+                Err(RuntimeError::Unsupported(_))
+            ));
+        }
+    }
+}
