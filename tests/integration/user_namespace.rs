@@ -101,8 +101,8 @@ fn devices_and_mounts_of_a_user_namespace_are_usable() {
         with_user_namespace(c);
         let seen = c.probe(
             "echo gone > /dev/null && head -c 3 /dev/zero | od -An -tx1; \
-             cd /dev; stat -c '%n %F %a %u %g' *; \
-             cut -d' ' -f5 /proc/self/mountinfo; \
+             cd /dev; stat -c '%n %F %a %u %g' [!m]*; \
+             cut -d' ' -f5 /proc/self/mountinfo | sort; \
              hostname other || echo refused",
         );
         assert!(seen.contains("/dev/pts"), "{seen}");
@@ -126,8 +126,7 @@ fn namespaces_of_a_user_namespace_belong_to_it() {
             c.spec()["process"]["capabilities"][set] = json!(["CAP_NET_ADMIN", "CAP_SYS_ADMIN"]);
         }
         // Both need rights over the container's own namespaces.
-        let seen =
-            c.probe("ip link set lo down && ip link show lo | head -1; hostname other && hostname");
+        let seen = c.probe("ip link set lo down && echo changed; hostname other && hostname");
         assert!(seen.ends_with("other\n"), "{seen}");
     });
 }

@@ -103,7 +103,12 @@ pub fn mount_line(line: &str) -> String {
         sort(mount[5]),
         kinds(&mount),
         filesystem[0],
-        filesystem[1],
+        // runc names the controller or not, depending on the namespace.
+        if filesystem[0] == "cgroup" {
+            "cgroup"
+        } else {
+            filesystem[1]
+        },
         sort(filesystem.get(2).unwrap_or(&"")),
     )
 }
