@@ -34,6 +34,29 @@ pub fn attach(tree: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
     )?)
 }
 
+/// Hides what is at `path`: a file behind /dev/null, a folder behind an empty one; a path that does not exist
+/// is fine.
+///
+/// # Errors
+/// The kernel's reason.
+pub fn mask(path: &Path) -> io::Result<()> {
+    let none = None::<&str>;
+    match nix::mount::mount(Some("/dev/null"), path, none, MsFlags::MS_BIND, none) {
+        Err(nix::errno::Errno::ENOENT) => Ok(()),
+        Err(nix::errno::Errno::ENOTDIR) => {
+            let kind = Some("tmpfs");
+            Ok(nix::mount::mount(
+                kind,
+                path,
+                kind,
+                MsFlags::MS_RDONLY,
+                none,
+            )?)
+        }
+        other => Ok(other?),
+    }
+}
+
 /// Makes what is at `path` read-only, keeping its other flags; a path that does not exist is fine.
 ///
 /// # Errors

@@ -251,11 +251,12 @@ pub fn is_procfs(path: &Path) -> bool {
         .is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::PROC_SUPER_MAGIC)
 }
 
-/// Whether a descriptor of the caller is open.
-pub fn is_open(fd: u32) -> bool {
-    Path::new(&format!("/proc/self/fd/{fd}"))
-        .symlink_metadata()
-        .is_ok()
+/// Whether the caller was given a descriptor by whoever executed it: our own are all close-on-exec.
+pub fn is_inherited(fd: u32) -> bool {
+    i32::try_from(fd).is_ok_and(|fd| {
+        nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFD)
+            .is_ok_and(|flags| flags & libc::FD_CLOEXEC == 0)
+    })
 }
 
 /// The process to adjust in [`set_oom_score_adj`]: always the caller.

@@ -121,23 +121,18 @@ impl Bundle {
         process.insert("env".to_owned(), json!(["HOME=/"]));
         spec.insert("process".to_owned(), Value::Object(process));
         let mut linux = object(config.get("linux"), "linux")?;
-        for key in ["seccomp", "readonlyPaths", "resources"] {
+        for key in ["seccomp", "readonlyPaths", "maskedPaths", "resources"] {
             linux.remove(key);
         }
-        let has_user_namespace = linux
-            .get("namespaces")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .any(|namespace| namespace.get("type").and_then(Value::as_str) == Some("user"));
+        let has_user_namespace = has_namespace(config.get("linux").unwrap_or(&Value::Null), "user");
         if !has_user_namespace {
             // Without effect, and refused by libcontainer.
             linux.remove("uidMappings");
             linux.remove("gidMappings");
         }
         if let Some(devices) = linux.get_mut("devices").and_then(Value::as_array_mut) {
-            // libcontainer makes nodes below /dev only; the others are made by the launch.
-            devices.retain(in_dev);
+            // The others are made at creation.
+            devices.retain(|device| has_user_namespace || in_dev(device));
         }
         spec.insert("linux".to_owned(), Value::Object(linux));
         let create_container = config.pointer("/hooks/createContainer").cloned();
@@ -168,9 +163,13 @@ impl Bundle {
         let seccomp = part("seccomp")
             .map(|value| typed(value, "linux.seccomp"))
             .transpose()?;
-        let readonly_paths = part("readonlyPaths")
-            .map(|value| typed(value, "linux.readonlyPaths"))
-            .transpose()?;
+        let paths = |key: &str| -> Result<Vec<String>> {
+            part(key).map_or_else(
+                || Ok(Vec::new()),
+                |value| typed(value, &format!("linux.{key}")),
+            )
+        };
+        let (readonly_paths, masked_paths) = (paths("readonlyPaths")?, paths("maskedPaths")?);
         let user = process.user();
         Ok(Workload {
             args: process.args().clone().unwrap_or_default(),
@@ -185,7 +184,8 @@ impl Bundle {
             seccomp,
             seccomp_agent: None,
             selinux_label,
-            readonly_paths: readonly_paths.unwrap_or_default(),
+            readonly_paths,
+            masked_paths,
             new_network: has_new_namespace(linux, "network"),
             dev: None,
             start_hooks: hooks::of_kind(config, "startContainer")?,
@@ -193,11 +193,15 @@ impl Bundle {
         })
     }
 
-    /// Device nodes outside /dev.
+    /// Device nodes that libcontainer does not make, or not well: it refuses those outside /dev, and makes
+    /// folders below it that everybody may write to. In a user namespace only it can make nodes.
     ///
     /// # Errors
     /// `Json` when they have the wrong form.
     pub(super) fn other_devices(&self) -> Result<Vec<LinuxDevice>> {
+        if has_namespace(self.config.get("linux").unwrap_or(&Value::Null), "user") {
+            return Ok(Vec::new());
+        }
         let list = self
             .config
             .pointer("/linux/devices")
@@ -258,7 +262,16 @@ fn in_dev(device: &Value) -> bool {
     device
         .get("path")
         .and_then(Value::as_str)
-        .is_none_or(|path| Path::new(path).starts_with("/dev"))
+        .is_none_or(|path| Path::new(path).parent() == Some(Path::new("/dev")))
+}
+
+fn has_namespace(linux: &Value, kind: &str) -> bool {
+    linux
+        .get("namespaces")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .any(|namespace| namespace.get("type").and_then(Value::as_str) == Some(kind))
 }
 
 /// Whether a namespace is to be made rather than joined.
@@ -308,7 +321,7 @@ fn check(config: &Value) -> Result<()> {
         .get("ociVersion")
         .and_then(Value::as_str)
         .unwrap_or_default();
-    if !version.starts_with("1.") {
+    if !version.is_empty() && !version.starts_with("1.") {
         tracing::warn!("config.json has ociVersion {version:?}, this runtime knows 1.x");
     }
     let Some(process) = root.get("process").filter(|value| !value.is_null()) else {

@@ -400,7 +400,7 @@ pub(super) fn check_preserved(count: u32) -> Result<()> {
     let handed = super::workload::listen_fds().unwrap_or(0);
     let first = 3_u32.saturating_add(handed);
     for (index, fd) in (first..first.saturating_add(count)).enumerate() {
-        if !process::is_open(fd) {
+        if !process::is_inherited(fd) {
             return Err(RuntimeError::Usage(format!(
                 "please check that preserved-fd {index} (of {count}) is present"
             )));

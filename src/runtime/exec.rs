@@ -102,7 +102,10 @@ pub(super) fn exec_with(container: &Container, options: &ExecOptions, io: Io) ->
     let spec = Bundle::engine_spec(&config, &state.rootfs, Vec::new())?;
     let mut workload = Bundle::workload(&config)?;
     workload.seccomp_agent = seccomp_agent(workload.seccomp.as_ref())?;
+    // Done once, for the whole container.
     workload.readonly_paths.clear();
+    workload.masked_paths.clear();
+    workload.new_network = false;
     let user = user(workload.uid, &spec);
     let mut steps = JoinContainer {
         cgroup: state.cgroup.clone(),

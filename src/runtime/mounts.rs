@@ -4,7 +4,8 @@
 //! in a target, the mode of a tmpfs, targets inside /proc, and the cgroup file systems of cgroup v1, which it
 //! would mount writable.
 
-use std::os::fd::AsFd;
+use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -45,8 +46,13 @@ pub(super) struct Mounts {
 /// `InvalidSpec` or `Unsupported`, naming the mount.
 pub(super) fn prepare(config: &Value, rootfs: &Path, cgroup: &Cgroup) -> Result<Mounts> {
     let mut out = Mounts::default();
-    let list = config.get("mounts").and_then(Value::as_array);
-    for mount in list.into_iter().flatten() {
+    let list = match config.get("mounts") {
+        None | Some(Value::Null) => return Ok(out),
+        Some(list) => list.as_array(),
+    };
+    let list =
+        list.ok_or_else(|| RuntimeError::InvalidSpec("mounts is not an array".to_owned()))?;
+    for mount in list {
         prepare_one(mount, rootfs, cgroup, &mut out)?;
     }
     Ok(out)
@@ -125,48 +131,45 @@ fn refuse_unsupported(mount: &Value, destination: &str) -> Result<()> {
 }
 
 /// Where a target is inside the root file system once links are followed; what does not exist yet stays.
+///
+/// Nobody changes the root file system meanwhile; libcontainer resolves the result again, safely.
 fn resolve(rootfs: &Path, destination: &Path) -> PathBuf {
-    let plain = normal(destination);
-    let Ok(root) = pathrs::Root::open(rootfs) else {
-        return plain;
-    };
-    let mut rest = Vec::new();
-    let mut existing = plain.as_path();
-    loop {
-        if let Ok(handle) = root.resolve(existing) {
-            let mut found = crate::kernel::process::opened_path(handle.as_fd())
-                .ok()
-                .and_then(|path| path.strip_prefix(rootfs).map(Path::to_path_buf).ok())
-                .map_or_else(
-                    || existing.to_path_buf(),
-                    |inside| Path::new("/").join(inside),
-                );
-            found.extend(rest.iter().rev());
-            return found;
+    /// As many links as the kernel follows (path_resolution(7)).
+    const MOST_LINKS: usize = 40;
+    let mut links = 0;
+    let mut inside = PathBuf::from("/");
+    let mut rest: VecDeque<OsString> = names(destination).collect();
+    while let Some(name) = rest.pop_front() {
+        if name == ".." {
+            inside.pop();
+            continue;
         }
-        match (existing.file_name(), existing.parent()) {
-            (Some(name), Some(parent)) => {
-                rest.push(name);
-                existing = parent;
+        let found = rootfs
+            .join(inside.strip_prefix("/").unwrap_or(&inside))
+            .join(&name);
+        match std::fs::read_link(found) {
+            Ok(link) if links < MOST_LINKS => {
+                links = links.saturating_add(1);
+                if link.is_absolute() {
+                    inside = PathBuf::from("/");
+                }
+                for name in names(&link).collect::<Vec<_>>().into_iter().rev() {
+                    rest.push_front(name);
+                }
             }
-            _ => return plain,
+            _ => inside.push(name),
         }
     }
+    inside
 }
 
-/// An absolute path without `.` and `..`.
-fn normal(path: &Path) -> PathBuf {
-    let mut out = PathBuf::from("/");
-    for part in path.components() {
-        match part {
-            Component::Normal(name) => out.push(name),
-            Component::ParentDir => {
-                out.pop();
-            }
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-        }
-    }
-    out
+/// The names of a path, `..` included.
+fn names(path: &Path) -> impl Iterator<Item = OsString> {
+    path.components().filter_map(|part| match part {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some(OsString::from("..")),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+    })
 }
 
 /// A mount over a file of /proc could make the runtime act on what the container chooses (CVE-2019-16884).
@@ -291,7 +294,11 @@ mod tests {
         assert_eq!(at("/var/run"), Path::new("/run"));
         assert_eq!(at("/var/run/secrets/a"), Path::new("/run/secrets/a"));
         assert_eq!(at("/none/../b"), Path::new("/b"));
-        assert!(at("/up").starts_with("/"));
+        assert_eq!(at("/up/a"), Path::new("/etc/a"));
+        symlink("/none/yet", root.join("dangling")).unwrap();
+        assert_eq!(at("/dangling/a"), Path::new("/none/yet/a"));
+        symlink("loop", root.join("loop")).unwrap();
+        assert_eq!(at("/loop"), Path::new("/loop"));
     }
 
     #[test]

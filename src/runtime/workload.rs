@@ -56,6 +56,7 @@ pub(super) struct Workload {
     pub(super) seccomp_agent: Option<Rc<OwnedFd>>,
     pub(super) selinux_label: Option<String>,
     pub(super) readonly_paths: Vec<String>,
+    pub(super) masked_paths: Vec<String>,
     /// Whether the network namespace is new, with its loopback still down.
     pub(super) new_network: bool,
     /// A ready-made /dev, detached, to be mounted last.
@@ -131,6 +132,9 @@ impl Workload {
         for path in &self.readonly_paths {
             mount::make_read_only(Path::new(path))
                 .map_err(|err| format!("can't make {path:?} read-only: {err}"))?;
+        }
+        for path in &self.masked_paths {
+            mount::mask(Path::new(path)).map_err(|err| format!("can't mask {path:?}: {err}"))?;
         }
         nix::sys::stat::umask(Mode::from_bits_truncate(self.umask.unwrap_or(0o022)));
         if let Some(label) = &self.selinux_label {
@@ -344,6 +348,7 @@ mod tests {
             seccomp_agent: None,
             selinux_label: None,
             readonly_paths: Vec::new(),
+            masked_paths: Vec::new(),
             new_network: false,
             dev: None,
             start_hooks: Vec::new(),

@@ -12,7 +12,7 @@ use super::{Cgroup, Version};
 use crate::kernel::{KernelError, Result, write_text};
 
 /// The rules that every container gets after its own: nodes may be made, and the standard devices opened.
-const STANDARD: [&str; 12] = [
+const STANDARD: [&str; 11] = [
     "c *:* m",
     "b *:* m",
     "c 1:3 rwm",
@@ -21,7 +21,6 @@ const STANDARD: [&str; 12] = [
     "c 5:0 rwm",
     "c 1:5 rwm",
     "c 1:9 rwm",
-    "c 5:1 rwm",
     "c 136:* rwm",
     "c 5:2 rwm",
     "c 10:200 rwm",

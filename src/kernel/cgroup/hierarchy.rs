@@ -60,16 +60,15 @@ impl Hierarchies {
 
     /// Turns the text of `/proc/PID/cgroup` into directories, with `place` choosing each path in its hierarchy.
     pub(super) fn resolve(&self, text: &str, place: impl Fn(&Path) -> PathBuf) -> Cgroup {
-        let directories = text
-            .lines()
-            .filter_map(|line| {
-                let mut fields = line.splitn(3, ':').skip(1);
-                let controllers = fields.next()?;
-                let own = fields.next()?;
-                let mount = self
-                    .mounts
-                    .iter()
-                    .find(|mount| same_hierarchy(&mount.controllers, controllers))?;
+        // In the order of the mounts, which is the order in which people read them.
+        let directories = self
+            .mounts
+            .iter()
+            .filter_map(|mount| {
+                let (controllers, own) = text.lines().find_map(|line| {
+                    let (controllers, own) = line.split_once(':')?.1.split_once(':')?;
+                    same_hierarchy(&mount.controllers, controllers).then_some((controllers, own))
+                })?;
                 let path = place(Path::new(own));
                 let inside = path.strip_prefix("/").unwrap_or(&path);
                 Some(Directory {
