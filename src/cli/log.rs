@@ -136,13 +136,14 @@ impl<S: Subscriber> Layer<S> for ToSink {
         } else {
             self.0.level >= Level::DEBUG && *meta.level() <= Level::DEBUG
         };
-        if !shown && !(is_error && !ours) {
+        let kept = is_error && !ours;
+        if !shown && !kept {
             return;
         }
         let mut text = Text::default();
         event.record(&mut text);
         let message = text.finish();
-        if is_error && !ours {
+        if kept {
             account::record(&message);
         }
         if !shown {

@@ -100,11 +100,11 @@ pub fn receive_fd(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         MsgFlags::MSG_CMSG_CLOEXEC,
     )?;
     for control in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(fds) = control {
-            if let Some(fd) = fds.first() {
-                // SAFETY: the kernel has just made this descriptor for us and nobody else owns it.
-                return Ok(unsafe { OwnedFd::from_raw_fd(*fd) });
-            }
+        if let ControlMessageOwned::ScmRights(fds) = control
+            && let Some(fd) = fds.first()
+        {
+            // SAFETY: the kernel has just made this descriptor for us and nobody else owns it.
+            return Ok(unsafe { OwnedFd::from_raw_fd(*fd) });
         }
     }
     Err(io::Error::new(

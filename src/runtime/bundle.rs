@@ -425,33 +425,27 @@ pub(super) fn check_process(process: &Value) -> Result<()> {
 }
 
 /// Leaves out capabilities that are no names, or that this kernel does not have, as runc does.
-pub(super) fn drop_unknown_capabilities(sets: &mut Value) {
-    let mut unknown: Vec<String> = Vec::new();
+fn drop_unknown_capabilities(sets: &mut Value) {
+    let lists = sets.as_object_mut().into_iter().flatten();
+    for list in lists.filter_map(|(_, list)| list.as_array_mut()) {
+        *list = known_capabilities(std::mem::take(list));
+    }
+}
+
+/// The names of a list that this kernel has; what is no text stays, to be refused by its type.
+pub(super) fn known_capabilities(list: Vec<Value>) -> Vec<Value> {
     let supported = caps::runtime::procfs_all_supported(None).unwrap_or_else(|_| caps::all());
-    for list in sets
-        .as_object_mut()
-        .into_iter()
-        .flat_map(|sets| sets.values_mut())
-    {
-        let Some(list) = list.as_array_mut() else {
-            continue;
-        };
-        list.retain(|name| {
-            let known = name
-                .as_str()
-                .and_then(|name| caps::Capability::from_str(name).ok())
-                .is_some_and(|capability| supported.contains(&capability));
-            if !known && name.is_string() {
-                unknown.extend(name.as_str().map(str::to_owned));
-            }
-            known || !name.is_string()
-        });
-    }
+    let known = |value: &Value| {
+        value.as_str().is_none_or(|name| {
+            caps::Capability::from_str(name).is_ok_and(|capability| supported.contains(&capability))
+        })
+    };
+    let (known, unknown): (Vec<_>, Vec<_>) = list.into_iter().partition(known);
     if !unknown.is_empty() {
-        unknown.sort();
-        unknown.dedup();
-        tracing::warn!("ignoring unknown or unavailable capabilities: {unknown:?}");
+        let unknown = Value::Array(unknown);
+        tracing::warn!("ignoring unknown or unavailable capabilities: {unknown}");
     }
+    known
 }
 
 #[cfg(test)]

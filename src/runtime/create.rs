@@ -438,10 +438,10 @@ pub(super) fn adjust_stdio(pid: i32, user: u32, size: Option<TerminalSize>) {
     if let Some(size) = size {
         let path = process::fd_path(pid, 0);
         let terminal = std::fs::File::options().read(true).write(true).open(path);
-        if let Ok(terminal) = terminal {
-            if let Err(err) = crate::kernel::tty::set_size(terminal.as_fd(), size) {
-                tracing::debug!(%err, "terminal size not set");
-            }
+        if let Ok(terminal) = terminal
+            && let Err(err) = crate::kernel::tty::set_size(terminal.as_fd(), size)
+        {
+            tracing::debug!(%err, "terminal size not set");
         }
     }
     let null = std::fs::metadata("/dev/null").map(|meta| meta.rdev());

@@ -12,58 +12,18 @@ pub fn default_config(rootless: bool) -> Value {
         "ptmxmode=0666",
         "mode=0620",
     ];
-    let mut namespaces = vec!["pid"];
-    let sys;
-    if rootless {
-        // The group of terminals is not mapped, and sysfs needs a network namespace of one's own.
-        namespaces.extend(["ipc", "uts", "mount", "user"]);
-        sys = mount(
-            "/sys",
-            "none",
-            "/sys",
-            &["rbind", "nosuid", "noexec", "nodev", "ro"],
-        );
-    } else {
+    if !rootless {
+        // The group of terminals, which is not mapped for a user without privileges.
         pts.push("gid=5");
-        namespaces.extend(["network", "ipc", "uts", "mount"]);
-        sys = mount(
-            "/sys",
-            "sysfs",
-            "sysfs",
-            &["nosuid", "noexec", "nodev", "ro"],
-        );
     }
-    let namespaces: Vec<Value> = namespaces
-        .iter()
-        .map(|kind| json!({"type": kind}))
-        .collect();
-    let mut linux = json!({});
-    if rootless {
-        linux["uidMappings"] = map_to_root(nix::unistd::geteuid().as_raw());
-        linux["gidMappings"] = map_to_root(nix::unistd::getegid().as_raw());
+    // sysfs needs a network namespace of one's own.
+    let sys = if rootless {
+        let options = ["rbind", "nosuid", "noexec", "nodev", "ro"];
+        mount("/sys", "none", "/sys", &options)
     } else {
-        linux["resources"] = json!({"devices": [{"allow": false, "access": "rwm"}]});
-    }
-    linux["namespaces"] = Value::Array(namespaces);
-    linux["maskedPaths"] = json!([
-        "/proc/acpi",
-        "/proc/asound",
-        "/proc/kcore",
-        "/proc/keys",
-        "/proc/latency_stats",
-        "/proc/timer_list",
-        "/proc/timer_stats",
-        "/proc/sched_debug",
-        "/sys/firmware",
-        "/proc/scsi"
-    ]);
-    linux["readonlyPaths"] = json!([
-        "/proc/bus",
-        "/proc/fs",
-        "/proc/irq",
-        "/proc/sys",
-        "/proc/sysrq-trigger"
-    ]);
+        let options = ["nosuid", "noexec", "nodev", "ro"];
+        mount("/sys", "sysfs", "sysfs", &options)
+    };
     json!({
         "ociVersion": super::OCI_VERSION,
         "process": {
@@ -92,9 +52,55 @@ pub fn default_config(rootless: bool) -> Value {
             sys,
             mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
         ],
-        "linux": linux,
+        "linux": linux(rootless),
     })
 }
+
+fn linux(rootless: bool) -> Value {
+    let kinds: &[&str] = if rootless {
+        &["pid", "ipc", "uts", "mount", "user"]
+    } else {
+        &["pid", "network", "ipc", "uts", "mount"]
+    };
+    let namespaces: Vec<Value> = kinds.iter().map(|kind| json!({"type": kind})).collect();
+    let mut linux = if rootless {
+        json!({
+            "uidMappings": map_to_root(nix::unistd::geteuid().as_raw()),
+            "gidMappings": map_to_root(nix::unistd::getegid().as_raw()),
+        })
+    } else {
+        json!({"resources": {"devices": [{"allow": false, "access": "rwm"}]}})
+    };
+    if let Some(fields) = linux.as_object_mut() {
+        fields.insert("namespaces".to_owned(), Value::Array(namespaces));
+        fields.insert("maskedPaths".to_owned(), json!(MASKED));
+        fields.insert("readonlyPaths".to_owned(), json!(READONLY));
+    }
+    linux
+}
+
+/// What shows or changes the host through its kernel files.
+const MASKED: [&str; 10] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/sys/firmware",
+    "/proc/scsi",
+];
+
+/// What may be read but not changed.
+const READONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
 fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Value {
     json!({"destination": destination, "type": kind, "source": source, "options": options})

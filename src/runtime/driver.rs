@@ -45,7 +45,8 @@ impl Driver {
     ) -> Result<Self> {
         let systemd_form = path.is_some_and(is_systemd_form);
         let usable = version == Version::V2 && process::systemd_booted();
-        if !requested && !(systemd_form && usable) {
+        let recognised = systemd_form && usable;
+        if !requested && !recognised {
             return Ok(Self::FileSystem);
         }
         let refuse = |text: &str| Err(RuntimeError::Unsupported(text.to_owned()));

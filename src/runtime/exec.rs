@@ -9,7 +9,7 @@ use nix::fcntl::OFlag;
 use nix::unistd::Pid;
 use serde_json::{Map, Value, json};
 
-use super::bundle::{Bundle, check_process, drop_unknown_capabilities};
+use super::bundle::{Bundle, check_process, known_capabilities};
 use super::create::{
     Io, adjust_stdio, check_preserved, console, seccomp_agent, terminal_size, user, write_pid_file,
 };
@@ -197,10 +197,10 @@ impl Steps for JoinContainer {
 /// A process without capabilities of its own has those of the container.
 fn inherit(mut process: Value, own: Option<&Value>) -> Value {
     let capabilities = own.and_then(|own| own.get("capabilities"));
-    if let (Some(fields), Some(capabilities)) = (process.as_object_mut(), capabilities) {
-        if fields.get("capabilities").is_none_or(Value::is_null) {
-            fields.insert("capabilities".to_owned(), capabilities.clone());
-        }
+    if let (Some(fields), Some(capabilities)) = (process.as_object_mut(), capabilities)
+        && fields.get("capabilities").is_none_or(Value::is_null)
+    {
+        fields.insert("capabilities".to_owned(), capabilities.clone());
     }
     process
 }
@@ -285,9 +285,7 @@ fn number(text: &str, what: &str, all: &str) -> Result<u32> {
 /// Adds to the bounding, effective and permitted sets; to the ambient set only where the container has
 /// inheritable capabilities, which are never set from outside (GHSA-f3fp-gc8g-vw66).
 fn add_capabilities(process: &mut Map<String, Value>, names: &[String]) -> Result<()> {
-    let mut check = json!({"given": names});
-    drop_unknown_capabilities(&mut check);
-    let names = check["given"].as_array().cloned().unwrap_or_default();
+    let names = known_capabilities(names.iter().map(|name| json!(name)).collect());
     let sets = process.entry("capabilities").or_insert_with(|| json!({}));
     let Some(sets) = sets.as_object_mut() else {
         return Err(RuntimeError::InvalidSpec(

@@ -110,10 +110,10 @@ fn run_one(
         .map_err(|err| crate::kernel::reason(&err))?;
     if let Some(mut input) = child.stdin.take() {
         // A hook may end without reading its state.
-        if let Err(err) = input.write_all(&text) {
-            if err.kind() != io::ErrorKind::BrokenPipe {
-                tracing::debug!(%err, "hook state not written");
-            }
+        if let Err(err) = input.write_all(&text)
+            && err.kind() != io::ErrorKind::BrokenPipe
+        {
+            tracing::debug!(%err, "hook state not written");
         }
     }
     let timeout = hook

@@ -271,13 +271,14 @@ impl Cgroup {
     /// # Errors
     /// `Io` when the members cannot be read or a signal is refused.
     pub fn signal_all(&self, signal: i32) -> Result<()> {
-        if signal == libc::SIGKILL && self.version == Version::V2 {
-            if let Some(dir) = self.main() {
-                // Linux 5.14; kills frozen processes too.
-                match write_text(&dir.join("cgroup.kill"), "1") {
-                    Err(err) if err.is_gone() => {}
-                    other => return other,
-                }
+        if signal == libc::SIGKILL
+            && self.version == Version::V2
+            && let Some(dir) = self.main()
+        {
+            // Linux 5.14; kills frozen processes too.
+            match write_text(&dir.join("cgroup.kill"), "1") {
+                Err(err) if err.is_gone() => {}
+                other => return other,
             }
         }
         let was_frozen = self.is_frozen();

@@ -28,10 +28,10 @@ fn to(controller: &'static str, file: impl Into<String>, value: impl ToString) -
 }
 
 pub(super) fn apply(cgroup: &Cgroup, limits: &LinuxResources) -> Result<()> {
-    if cgroup.version == Version::V1 {
-        if let (Some(memory), Some(dir)) = (limits.memory(), cgroup.controller("memory")) {
-            apply_memory_v1(dir, memory)?;
-        }
+    if cgroup.version == Version::V1
+        && let (Some(memory), Some(dir)) = (limits.memory(), cgroup.controller("memory"))
+    {
+        apply_memory_v1(dir, memory)?;
     }
     for write in writes(cgroup.version, limits)? {
         let dir = cgroup.controller(write.controller).ok_or_else(|| {

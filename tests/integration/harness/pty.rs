@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{IoSliceMut, Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -37,14 +37,18 @@ impl ConsoleSocket {
 
     /// The master end of the container's terminal, and the name sent with it.
     pub fn receive(&self) -> (Master, String) {
-        wait_readable(self.listener.as_raw_fd()).expect("nobody connected to the console socket");
+        wait_readable(&self.listener).expect("nobody connected to the console socket");
         let (stream, _) = self.listener.accept().expect("accept");
         receive_fd(&stream)
     }
 }
 
+#[allow(
+    unsafe_code,
+    reason = "nix hands the received descriptor out as a number"
+)]
 fn receive_fd(stream: &UnixStream) -> (Master, String) {
-    wait_readable(stream.as_raw_fd()).expect("no descriptor on the console socket");
+    wait_readable(stream).expect("no descriptor on the console socket");
     let mut data = [0; 4096];
     let mut space = nix::cmsg_space!(RawFd);
     let (length, fd) = {
@@ -115,7 +119,7 @@ impl Master {
 
     /// Whether more has come. A closed terminal reads as an error (EIO).
     fn fill(&mut self) -> bool {
-        if wait_readable(self.file.as_raw_fd()).is_none() {
+        if wait_readable(&self.file).is_none() {
             return false;
         }
         let mut chunk = [0; 4096];
@@ -129,14 +133,12 @@ impl Master {
     }
 }
 
-fn wait_readable(fd: RawFd) -> Option<()> {
+fn wait_readable(fd: impl AsFd) -> Option<()> {
     let end = Instant::now() + DEADLINE;
     loop {
         let left = end.checked_duration_since(Instant::now())?;
         let timeout = PollTimeout::try_from(left).ok()?;
-        // SAFETY: the caller holds the descriptor open.
-        let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
-        let mut fds = [PollFd::new(borrowed, PollFlags::POLLIN)];
+        let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, timeout) {
             Ok(0) => return None,
             Ok(_) => return Some(()),
@@ -152,7 +154,7 @@ pub fn open_pty() -> (Master, File) {
     let pty = without_forks(|| {
         let pty = nix::pty::openpty(None, None).expect("openpty");
         for fd in [&pty.master, &pty.slave] {
-            fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).expect("close-on-exec");
+            fcntl(fd.as_raw_fd(), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).expect("close-on-exec");
         }
         pty
     });
