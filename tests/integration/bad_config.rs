@@ -121,7 +121,7 @@ fn the_message_names_the_field_of_the_wrong_type() {
         &wrong_types(),
         |(pointer, value)| format!("{pointer} = {value}"),
         |(pointer, value)| {
-            differential(|c| {
+            ours(|c| {
                 set(c, pointer, value);
                 c.bundle.write();
                 // The innermost object's field: `limit` of `resources`.

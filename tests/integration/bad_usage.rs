@@ -179,7 +179,7 @@ fn a_damaged_state_is_refused_and_can_be_removed() {
             assert_ne!(outcome.code, 0, "{name}: {outcome}");
             assert!(!outcome.stderr.contains("panicked"), "{name}: {outcome}");
             // What the state knew is lost: the test clears the group.
-            crate::harness::cgroups::remove(&c.cgroup().to_owned());
+            crate::harness::cgroups::remove(c.cgroup());
             let outcome = c.call("delete --force ID");
             if host::name_of(c.program()) == "runc" {
                 let _ = fs::remove_dir_all(&dir);

@@ -84,8 +84,8 @@ fn many_capabilities_are_all_there() {
     differential(|c| {
         set_all(c, &SETS, &MANY);
         let seen = c.probe(STATUS);
-        assert_eq!(line(&seen, "CapEff").count_ones(), MANY.len() as u32);
-        assert_eq!(line(&seen, "CapAmb").count_ones(), MANY.len() as u32);
+        assert_eq!(line(&seen, "CapEff").count_ones() as usize, MANY.len());
+        assert_eq!(line(&seen, "CapAmb").count_ones() as usize, MANY.len());
     });
 }
 

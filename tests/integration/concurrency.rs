@@ -114,7 +114,7 @@ fn concurrent_execs_all_succeed() {
             .collect();
         for (number, exec) in execs.into_iter().enumerate() {
             let outcome = exec.wait();
-            assert_eq!(outcome.code, number as i32, "{outcome}");
+            assert_eq!(usize::try_from(outcome.code), Ok(number), "{outcome}");
             assert_eq!(outcome.stdout, format!("{number}\n"));
         }
         eventually(|| (c.processes().len() == 1).then_some(())).expect("only init is left");

@@ -28,7 +28,7 @@ fn seed() -> u64 {
         .unwrap_or_else(|| {
             let now = std::time::SystemTime::now();
             let since = now.duration_since(std::time::UNIX_EPOCH).expect("clock");
-            since.as_nanos() as u64 | 1
+            u64::from(since.subsec_nanos()) ^ since.as_secs()
         })
 }
 
@@ -140,7 +140,7 @@ fn a_group_that_is_gone_does_not_keep_the_container() {
         c.create();
         c.ok("start ID");
         c.wait_for("stopped");
-        cgroups::remove(&c.cgroup().to_owned());
+        cgroups::remove(c.cgroup());
         c.ok("delete ID");
         assert_eq!(c.status(), "unknown");
         assert!(leaks::mounts(c.bundle.path()).is_empty());

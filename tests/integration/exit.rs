@@ -38,7 +38,7 @@ fn run_passes_signals_on() {
         c.wait_for("running");
         crate::harness::eventually(|| running.stdout_now().contains("ready").then_some(()))
             .expect("the script is ready");
-        let pid = nix::unistd::Pid::from_raw(running.child.id() as i32);
+        let pid = nix::unistd::Pid::from_raw(running.child.id().cast_signed());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("kill");
         let outcome = running.wait();
         c.expect_code("run", &outcome, 7);

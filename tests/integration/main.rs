@@ -11,6 +11,16 @@
 //! * `ELASTIC_MEM_MAX_SKIPS` - `0` turns every skip into a failure
 //! * `ELASTIC_MEM_TEST_SEED` - seed of the randomised fault test
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    unreachable_pub,
+    missing_docs,
+    missing_debug_implementations,
+    reason = "a test fails by panicking, and nothing here is an interface"
+)]
+
 mod harness;
 
 mod bad_config;
@@ -22,6 +32,7 @@ mod devices;
 mod exec;
 mod exit;
 mod hooks;
+mod kernel_mounts;
 mod kill;
 mod lifecycle;
 mod limits;
@@ -31,6 +42,7 @@ mod namespaces;
 mod output;
 mod pause;
 mod process;
+mod program;
 mod propagation;
 mod seccomp;
 mod seccomp_profile;

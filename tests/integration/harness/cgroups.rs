@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use super::at_exit::at_exit;
 use super::eventually;
 
 /// One mounted hierarchy.
@@ -34,10 +35,6 @@ fn parse(line: &str) -> Option<Hierarchy> {
     };
     let mount = PathBuf::from(mount.split(' ').nth(4)?);
     Some(Hierarchy { mount, controllers })
-}
-
-pub fn hierarchies() -> &'static [Hierarchy] {
-    &HIERARCHIES
 }
 
 /// Whether the controller is on a v1 hierarchy here.
@@ -110,14 +107,11 @@ fn clear(dir: &Path) {
 /// The parent group of everything this test process makes.
 pub fn prefix() -> &'static str {
     static PREFIX: LazyLock<String> = LazyLock::new(|| {
-        extern "C" fn remove_prefix() {
+        at_exit(|| {
             for dir in dirs(prefix()).into_iter().chain(dirs("/elastic-mem-test")) {
                 let _ = fs::remove_dir(dir);
             }
-        }
-        // SAFETY: `remove_prefix` is an `extern "C"` function that lives as
-        // long as the process.
-        unsafe { libc::atexit(remove_prefix) };
+        });
         format!("/elastic-mem-test/{}", std::process::id())
     });
     &PREFIX

@@ -1,5 +1,6 @@
 //! The test bench: bundles, commands with deadlines, comparison with runc.
 
+pub mod at_exit;
 pub mod bundle;
 pub mod case;
 pub mod cgroups;

@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 
 use tempfile::TempDir;
 
+use super::at_exit::at_exit;
 use super::host;
 
 /// One copy of busybox and its applet list per test process. Root filesystems
@@ -34,12 +35,9 @@ static TEMPLATE: LazyLock<Template> = LazyLock::new(|| {
         .lines()
         .map(str::to_owned)
         .collect();
-    extern "C" fn remove() {
+    at_exit(|| {
         let _ = fs::remove_dir_all(TEMPLATE.dir.path());
-    }
-    // SAFETY: `remove` is an `extern "C"` function that lives as long as the
-    // process. Statics are never dropped, hence the hook.
-    unsafe { libc::atexit(remove) };
+    });
     Template { dir, applets }
 });
 

@@ -1,0 +1,226 @@
+//! What documents and sources say about each other. Needs no root and no container.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use elastic_mem::config::{Config, OPTIONS, Origin};
+
+use crate::harness::{Cmd, host, skip};
+
+/// Longer files hold two subjects.
+const MOST_LINES: usize = 700;
+
+/// Files outside `src/kernel` whose code may name paths of `/sys` and `/proc`, and why.
+const MAY_NAME_KERNEL_PATHS: [(&str, &str); 3] = [
+    (
+        "src/runtime/default_config.rs",
+        "paths inside the container, written to a configuration",
+    ),
+    (
+        "src/runtime/mounts.rs",
+        "paths inside the container, compared and never opened",
+    ),
+    (
+        "src/runtime/driver.rs",
+        "libcgroups wants to be told where the control groups are",
+    ),
+];
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(repository().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The files below the folders whose names end in `suffix`, as paths from the repository's root.
+fn files(folders: &[&str], suffix: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut rest: Vec<PathBuf> = folders.iter().map(|f| repository().join(f)).collect();
+    while let Some(path) = rest.pop() {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if path.is_dir() {
+            // Hidden folders and what was built are not ours.
+            if path == repository() || !(name.starts_with('.') || name == "target") {
+                rest.extend(fs::read_dir(&path).expect("folder").flatten().map(|e| e.path()));
+            }
+        } else if name.ends_with(suffix) {
+            let inside = path.strip_prefix(repository()).expect("inside");
+            found.push(inside.to_string_lossy().into_owned());
+        }
+    }
+    found.sort();
+    assert!(!found.is_empty(), "no *{suffix} in {folders:?}");
+    found
+}
+
+/// The code of a file without its unit tests.
+fn code(file: &str) -> String {
+    let text = read(file);
+    text.split("#[cfg(test)]").next().unwrap_or_default().to_owned()
+}
+
+/// `config/elastic-mem.toml` holds every option as a comment `#key = value`; prose begins with a blank.
+#[test]
+fn the_example_configuration_has_every_option_at_its_default() {
+    let text: String = read("config/elastic-mem.toml")
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => format!("{rest}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let folder = tempfile::tempdir().expect("folder");
+    let file = folder.path().join("config.toml");
+    fs::write(&file, text).expect("write");
+    let config = Config::load(&file).expect("every key is known");
+    let default = Config::default();
+    for ((info, value, origin), (_, expected, _)) in config.settings().iter().zip(default.settings()) {
+        assert!(matches!(origin, Origin::File(_)), "{} is missing", info.key);
+        // The state folder of an ordinary user is elsewhere.
+        if info.key != "runtime.root" || nix::unistd::geteuid().is_root() {
+            assert_eq!(*value, expected, "{}", info.key);
+        }
+    }
+}
+
+#[test]
+fn every_option_is_documented_with_default_and_values() {
+    let text = read("docs/configuration.md");
+    let default = Config::default();
+    let settings = default.settings();
+    assert_eq!(settings.len(), OPTIONS.len());
+    for (info, value, _) in settings {
+        let row = text
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{}` |", info.key)))
+            .unwrap_or_else(|| panic!("{} has no row", info.key));
+        assert!(row.contains(info.values), "{row}: not {}", info.values);
+        if info.key != "runtime.root" || nix::unistd::geteuid().is_root() {
+            assert!(row.contains(&value), "{row}: the default is {value}");
+        }
+    }
+}
+
+#[test]
+fn relative_links_of_documents_lead_to_files() {
+    let mut broken = Vec::new();
+    for file in files(&["."], ".md") {
+        let text = read(&file);
+        let folder = repository().join(&file).parent().expect("folder").to_owned();
+        for link in text.split("](").skip(1) {
+            let link = link.split([')', ' ', '#']).next().unwrap_or_default();
+            let elsewhere = link.is_empty() || link.contains("://") || link.starts_with("mailto:");
+            if !elsewhere && !folder.join(link).exists() {
+                broken.push(format!("{file}: {link}"));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn every_room_is_in_the_architecture() {
+    let text = read("ARCHITECTURE.md");
+    for entry in fs::read_dir(repository().join("src")).expect("src").flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.path().is_dir() {
+            assert!(text.contains(&format!("`{name}/`")), "src/{name}");
+        }
+    }
+}
+
+/// ARCHITECTURE.md names the tests that carry the invariants as `module::test`.
+#[test]
+fn tests_that_documents_name_exist() {
+    let sources: String = files(&["src", "tests"], ".rs").iter().map(|f| read(f)).collect();
+    let text = read("ARCHITECTURE.md");
+    let mut named = 0;
+    for word in text.split('`').skip(1).step_by(2) {
+        let is_path = word.chars().all(|c| c.is_ascii_lowercase() || "_:".contains(c));
+        if let Some((_, name)) = word.rsplit_once("::").filter(|_| is_path) {
+            assert!(sources.contains(&format!("fn {name}(")), "{word}");
+            named += 1;
+        }
+    }
+    assert!(named > 0, "no test is named");
+}
+
+#[test]
+fn only_the_kernel_room_names_kernel_paths_or_is_unsafe() {
+    let is_allowed = |file: &str| MAY_NAME_KERNEL_PATHS.iter().any(|(allowed, _)| *allowed == file);
+    for file in files(&["src"], ".rs") {
+        if file.starts_with("src/kernel/") {
+            continue;
+        }
+        let code = code(&file);
+        for word in ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"] {
+            assert!(!code.contains(word), "{file} has {word:?}");
+        }
+        let paths = ["\"/sys/", "\"/sys\"", "\"/proc/", "\"/proc\""];
+        let names = paths.iter().any(|path| code.contains(path));
+        assert_eq!(names, is_allowed(&file), "{file} names paths of /sys or /proc: {names}");
+    }
+}
+
+/// libcontainer forks without regard for other threads (docs/adr/0001-engine.md).
+#[test]
+fn the_command_starts_no_thread() {
+    for file in files(&["src"], ".rs") {
+        let code = code(&file);
+        for word in ["thread::spawn", "thread::Builder", "thread::scope", "tokio"] {
+            assert!(!code.contains(word), "{file} has {word:?}");
+        }
+    }
+}
+
+#[test]
+fn no_source_file_is_too_long() {
+    for file in files(&["src", "tests", "scripts", "demo", "bench"], "") {
+        // Pictures and other data are no text.
+        let lines = fs::read_to_string(repository().join(&file)).map_or(0, |t| t.lines().count());
+        assert!(lines <= MOST_LINES, "{file} has {lines} lines");
+    }
+}
+
+/// The verbs in the help of the command, hidden ones excluded.
+fn verbs(help: &str) -> Vec<String> {
+    help.lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.strip_prefix("  ").filter(|rest| !rest.starts_with(' ')))
+        .filter_map(|line| line.split_whitespace().next().map(str::to_owned))
+        .collect()
+}
+
+/// The long options in the help of one verb.
+fn options(help: &str) -> BTreeSet<&str> {
+    help.lines()
+        .map(str::trim_start)
+        .filter(|line| line.starts_with('-'))
+        .flat_map(|line| line.split([' ', ',']).take(4))
+        .filter(|word| word.starts_with("--"))
+        .collect()
+}
+
+#[test]
+fn every_verb_and_option_is_documented() {
+    let program = host::our_program();
+    if host::name_of(&program) == "runc" {
+        return skip("the document is about our command");
+    }
+    let help = |verb: &[&str]| Cmd::new(&program).arg("help").args(verb).output().stdout;
+    let text = read("docs/command-line.md");
+    let all = help(&[]);
+    let verbs = verbs(&all);
+    assert!(verbs.len() > 10, "{all}");
+    for verb in &verbs {
+        assert!(text.contains(&format!("`{verb}")), "verb {verb}");
+        for option in options(&help(&[verb])) {
+            assert!(text.contains(&format!("`{option}")), "{verb} {option}");
+        }
+    }
+}
