@@ -34,6 +34,16 @@ pub fn attach(tree: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
     )?)
 }
 
+/// Sets how mounts below `path` spread (mount_namespaces(7)): one of the propagation flags, with or without
+/// `MS_REC`.
+///
+/// # Errors
+/// The kernel's reason; `EINVAL` when `path` is no mount point.
+pub fn set_propagation(path: &Path, flags: MsFlags) -> io::Result<()> {
+    let none = None::<&str>;
+    Ok(nix::mount::mount(none, path, none, flags, none)?)
+}
+
 /// Hides what is at `path`: a file behind /dev/null, a folder behind an empty one; a path that does not exist
 /// is fine.
 ///

@@ -134,6 +134,12 @@ impl Bundle {
             // The others are made at creation.
             devices.retain(|device| has_user_namespace || in_dev(device));
         }
+        if let Some(Value::String(propagation)) = linux.get_mut("rootfsPropagation") {
+            // libcontainer always includes the mounts below and knows the short names only.
+            if let Some(short) = propagation.strip_prefix('r') {
+                *propagation = short.to_owned();
+            }
+        }
         spec.insert("linux".to_owned(), Value::Object(linux));
         let create_container = config.pointer("/hooks/createContainer").cloned();
         let hooks =
@@ -186,6 +192,7 @@ impl Bundle {
             selinux_label,
             readonly_paths,
             masked_paths,
+            propagation: Vec::new(),
             new_network: has_new_namespace(linux, "network"),
             dev: None,
             start_hooks: hooks::of_kind(config, "startContainer")?,
@@ -322,7 +329,9 @@ fn check(config: &Value) -> Result<()> {
         .and_then(Value::as_str)
         .unwrap_or_default();
     if !version.is_empty() && !version.starts_with("1.") {
-        tracing::warn!("config.json has ociVersion {version:?}, this runtime knows 1.x");
+        return invalid(format!(
+            "unsupported ociVersion {version:?}: this runtime knows 1.x"
+        ));
     }
     let Some(process) = root.get("process").filter(|value| !value.is_null()) else {
         return invalid("process property must not be empty");
@@ -485,6 +494,7 @@ mod tests {
                 json!({"namespaces": [{"type": "user"}]}),
                 "mapping",
             ),
+            ("/ociVersion", json!("2.0.0"), "2.0.0"),
             ("/process/env", json!(["A"]), "environment"),
         ] {
             let mut config = minimal();

@@ -103,6 +103,7 @@ pub(super) fn create_with(
     let spec = Bundle::engine_spec(&bundle.config, &bundle.rootfs, mounts.list)?;
     validate(&spec)?;
     workload.seccomp_agent = seccomp_agent(workload.seccomp.as_ref())?;
+    workload.propagation = mounts.propagation;
     workload.dev = mounts.dev.as_deref().map(detach).transpose()?;
     let shared = !cgroup.is_empty();
     if shared {

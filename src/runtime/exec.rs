@@ -194,13 +194,15 @@ impl Steps for JoinContainer {
     }
 }
 
-/// A process without capabilities of its own has those of the container.
+/// What a process does not say for itself it has from the container.
 fn inherit(mut process: Value, own: Option<&Value>) -> Value {
-    let capabilities = own.and_then(|own| own.get("capabilities"));
-    if let (Some(fields), Some(capabilities)) = (process.as_object_mut(), capabilities)
-        && fields.get("capabilities").is_none_or(Value::is_null)
-    {
-        fields.insert("capabilities".to_owned(), capabilities.clone());
+    for key in ["capabilities", "oomScoreAdj"] {
+        let from = own.and_then(|own| own.get(key));
+        if let (Some(fields), Some(from)) = (process.as_object_mut(), from)
+            && fields.get(key).is_none_or(Value::is_null)
+        {
+            fields.insert(key.to_owned(), from.clone());
+        }
     }
     process
 }

@@ -127,7 +127,7 @@ fn run_one(
         if matches!(ended, Ok(false)) {
             let _ = child.kill();
             let _ = child.wait();
-            return Err(format!("timed out after {seconds} s"));
+            return Err(format!("killed after its timeout of {seconds} s"));
         }
     }
     let (mut output, mut errors) = (String::new(), String::new());
@@ -192,6 +192,6 @@ mod tests {
     #[test]
     fn a_hook_that_takes_too_long_is_killed() {
         let err = run(&hook("exec sleep 60", json!({"timeout": 1})), &state(), &[]).unwrap_err();
-        assert!(err.contains("timed out after 1 s"), "{err}");
+        assert!(err.contains("timeout of 1 s"), "{err}");
     }
 }

@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
+use nix::mount::MsFlags;
 use serde_json::{Value, json};
 
 use super::error::{Result, RuntimeError};
@@ -38,6 +39,8 @@ pub(super) struct Mounts {
     pub(super) links: Vec<(PathBuf, PathBuf)>,
     /// A bind mount of a ready-made /dev, made last: libcontainer cannot live with nodes that exist.
     pub(super) dev: Option<PathBuf>,
+    /// Propagation to set once all mounts are made: libcontainer leaves it out.
+    pub(super) propagation: Vec<(PathBuf, MsFlags)>,
 }
 
 /// Prepares the mounts of a bundle.
@@ -76,6 +79,9 @@ fn prepare_one(mount: &Value, rootfs: &Path, cgroup: &Cgroup, out: &mut Mounts) 
     if let Some(fields) = mount.as_object_mut() {
         fields.insert("destination".to_owned(), json!(target));
     }
+    let own = options(&mount).filter_map(propagation);
+    out.propagation
+        .extend(own.map(|flags| (target.clone(), flags)));
     if kind == "tmpfs" {
         keep_mode(&mut mount, rootfs, &target);
     }
@@ -102,6 +108,21 @@ fn options(mount: &Value) -> impl Iterator<Item = &str> {
         .into_iter()
         .flatten()
         .filter_map(Value::as_str)
+}
+
+fn propagation(option: &str) -> Option<MsFlags> {
+    let (name, recursive) = match option.strip_prefix('r') {
+        Some(name) => (name, MsFlags::MS_REC),
+        None => (option, MsFlags::empty()),
+    };
+    let kind = match name {
+        "shared" => MsFlags::MS_SHARED,
+        "slave" => MsFlags::MS_SLAVE,
+        "private" => MsFlags::MS_PRIVATE,
+        "unbindable" => MsFlags::MS_UNBINDABLE,
+        _ => return None,
+    };
+    Some(kind | recursive)
 }
 
 fn is_bind(mount: &Value) -> bool {
@@ -351,6 +372,18 @@ mod tests {
             assert!(options(bind).any(|option| option == "ro"), "{bind}");
         }
         assert_eq!(mounts.links.len(), 2);
+    }
+
+    #[test]
+    fn propagation_options_are_told_from_others_that_begin_alike() {
+        assert_eq!(
+            propagation("rshared"),
+            Some(MsFlags::MS_SHARED | MsFlags::MS_REC)
+        );
+        assert_eq!(propagation("unbindable"), Some(MsFlags::MS_UNBINDABLE));
+        for other in ["ro", "rw", "rbind", "relatime", "rprivat"] {
+            assert_eq!(propagation(other), None, "{other}");
+        }
     }
 
     #[test]

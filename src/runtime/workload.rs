@@ -21,6 +21,7 @@ use libcontainer::workload::{
     Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
 };
 use nix::errno::Errno;
+use nix::mount::MsFlags;
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid};
 use oci_spec::runtime::{Hook, LinuxCapabilities, LinuxSeccomp, Spec};
@@ -57,6 +58,8 @@ pub(super) struct Workload {
     pub(super) selinux_label: Option<String>,
     pub(super) readonly_paths: Vec<String>,
     pub(super) masked_paths: Vec<String>,
+    /// Mounts that are to pass on, or receive, mounts made below them.
+    pub(super) propagation: Vec<(PathBuf, MsFlags)>,
     /// Whether the network namespace is new, with its loopback still down.
     pub(super) new_network: bool,
     /// A ready-made /dev, detached, to be mounted last.
@@ -128,6 +131,10 @@ impl Workload {
         if let Some(dev) = &self.dev {
             mount::attach(dev.as_fd(), Path::new("/dev"))
                 .map_err(|err| format!("mount /dev: {err}"))?;
+        }
+        for (path, flags) in &self.propagation {
+            mount::set_propagation(path, *flags)
+                .map_err(|err| format!("set propagation of {}: {err}", path.display()))?;
         }
         for path in &self.readonly_paths {
             mount::make_read_only(Path::new(path))
@@ -349,6 +356,7 @@ mod tests {
             selinux_label: None,
             readonly_paths: Vec::new(),
             masked_paths: Vec::new(),
+            propagation: Vec::new(),
             new_network: false,
             dev: None,
             start_hooks: Vec::new(),
