@@ -108,7 +108,9 @@ fn values_of_the_wrong_type_are_refused() {
             differential(|c| {
                 set(c, pointer, value);
                 c.bundle.write();
-                refused(c, &[]);
+                c.fails("create --bundle BUNDLE ID", &[]);
+                let left = c.settle();
+                assert!(left.is_empty(), "{left:?}");
             });
         },
     );

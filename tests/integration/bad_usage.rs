@@ -77,7 +77,7 @@ fn invalid_ids_are_refused() {
     ] {
         differential(move |c| {
             c.bundle.write();
-            for verb in ["create", "run", "state", "start", "delete", "kill"] {
+            for verb in ["create", "state", "delete", "kill"] {
                 let outcome = c.cmd().args([verb, id]).output();
                 c.note(verb, &outcome.code.to_string());
                 assert_ne!(outcome.code, 0, "{outcome}");

@@ -29,6 +29,7 @@ mod capabilities;
 mod concurrency;
 mod crash;
 mod devices;
+mod engine;
 mod exec;
 mod exit;
 mod hooks;

@@ -44,7 +44,12 @@ fn files(folders: &[&str], suffix: &str) -> Vec<String> {
         if path.is_dir() {
             // Hidden folders and what was built are not ours.
             if path == repository() || !(name.starts_with('.') || name == "target") {
-                rest.extend(fs::read_dir(&path).expect("folder").flatten().map(|e| e.path()));
+                rest.extend(
+                    fs::read_dir(&path)
+                        .expect("folder")
+                        .flatten()
+                        .map(|e| e.path()),
+                );
             }
         } else if name.ends_with(suffix) {
             let inside = path.strip_prefix(repository()).expect("inside");
@@ -59,7 +64,10 @@ fn files(folders: &[&str], suffix: &str) -> Vec<String> {
 /// The code of a file without its unit tests.
 fn code(file: &str) -> String {
     let text = read(file);
-    text.split("#[cfg(test)]").next().unwrap_or_default().to_owned()
+    text.split("#[cfg(test)]")
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// `config/elastic-mem.toml` holds every option as a comment `#key = value`; prose begins with a blank.
@@ -77,7 +85,9 @@ fn the_example_configuration_has_every_option_at_its_default() {
     fs::write(&file, text).expect("write");
     let config = Config::load(&file).expect("every key is known");
     let default = Config::default();
-    for ((info, value, origin), (_, expected, _)) in config.settings().iter().zip(default.settings()) {
+    for ((info, value, origin), (_, expected, _)) in
+        config.settings().iter().zip(default.settings())
+    {
         assert!(matches!(origin, Origin::File(_)), "{} is missing", info.key);
         // The state folder of an ordinary user is elsewhere.
         if info.key != "runtime.root" || nix::unistd::geteuid().is_root() {
@@ -99,7 +109,10 @@ fn every_option_is_documented_with_default_and_values() {
             .unwrap_or_else(|| panic!("{} has no row", info.key));
         assert!(row.contains(info.values), "{row}: not {}", info.values);
         if info.key != "runtime.root" || nix::unistd::geteuid().is_root() {
-            assert!(row.contains(&value), "{row}: the default is {value}");
+            assert!(
+                row.contains(&format!("`{value}`")),
+                "{row}: the default is {value}"
+            );
         }
     }
 }
@@ -109,7 +122,11 @@ fn relative_links_of_documents_lead_to_files() {
     let mut broken = Vec::new();
     for file in files(&["."], ".md") {
         let text = read(&file);
-        let folder = repository().join(&file).parent().expect("folder").to_owned();
+        let folder = repository()
+            .join(&file)
+            .parent()
+            .expect("folder")
+            .to_owned();
         for link in text.split("](").skip(1) {
             let link = link.split([')', ' ', '#']).next().unwrap_or_default();
             let elsewhere = link.is_empty() || link.contains("://") || link.starts_with("mailto:");
@@ -124,7 +141,10 @@ fn relative_links_of_documents_lead_to_files() {
 #[test]
 fn every_room_is_in_the_architecture() {
     let text = read("ARCHITECTURE.md");
-    for entry in fs::read_dir(repository().join("src")).expect("src").flatten() {
+    for entry in fs::read_dir(repository().join("src"))
+        .expect("src")
+        .flatten()
+    {
         let name = entry.file_name().to_string_lossy().into_owned();
         if entry.path().is_dir() {
             assert!(text.contains(&format!("`{name}/`")), "src/{name}");
@@ -135,11 +155,16 @@ fn every_room_is_in_the_architecture() {
 /// ARCHITECTURE.md names the tests that carry the invariants as `module::test`.
 #[test]
 fn tests_that_documents_name_exist() {
-    let sources: String = files(&["src", "tests"], ".rs").iter().map(|f| read(f)).collect();
+    let sources: String = files(&["src", "tests"], ".rs")
+        .iter()
+        .map(|f| read(f))
+        .collect();
     let text = read("ARCHITECTURE.md");
     let mut named = 0;
     for word in text.split('`').skip(1).step_by(2) {
-        let is_path = word.chars().all(|c| c.is_ascii_lowercase() || "_:".contains(c));
+        let is_path = word
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || "_:".contains(c));
         if let Some((_, name)) = word.rsplit_once("::").filter(|_| is_path) {
             assert!(sources.contains(&format!("fn {name}(")), "{word}");
             named += 1;
@@ -150,7 +175,11 @@ fn tests_that_documents_name_exist() {
 
 #[test]
 fn only_the_kernel_room_names_kernel_paths_or_is_unsafe() {
-    let is_allowed = |file: &str| MAY_NAME_KERNEL_PATHS.iter().any(|(allowed, _)| *allowed == file);
+    let is_allowed = |file: &str| {
+        MAY_NAME_KERNEL_PATHS
+            .iter()
+            .any(|(allowed, _)| *allowed == file)
+    };
     for file in files(&["src"], ".rs") {
         if file.starts_with("src/kernel/") {
             continue;
@@ -161,7 +190,11 @@ fn only_the_kernel_room_names_kernel_paths_or_is_unsafe() {
         }
         let paths = ["\"/sys/", "\"/sys\"", "\"/proc/", "\"/proc\""];
         let names = paths.iter().any(|path| code.contains(path));
-        assert_eq!(names, is_allowed(&file), "{file} names paths of /sys or /proc: {names}");
+        assert_eq!(
+            names,
+            is_allowed(&file),
+            "{file} names paths of /sys or /proc: {names}"
+        );
     }
 }
 
@@ -191,7 +224,10 @@ fn verbs(help: &str) -> Vec<String> {
         .skip_while(|line| *line != "Commands:")
         .skip(1)
         .take_while(|line| !line.is_empty())
-        .filter_map(|line| line.strip_prefix("  ").filter(|rest| !rest.starts_with(' ')))
+        .filter_map(|line| {
+            line.strip_prefix("  ")
+                .filter(|rest| !rest.starts_with(' '))
+        })
         .filter_map(|line| line.split_whitespace().next().map(str::to_owned))
         .collect()
 }
