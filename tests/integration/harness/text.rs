@@ -96,6 +96,13 @@ pub fn mount_line(line: &str) -> String {
         options.sort_unstable();
         options.join(",")
     };
+    // Whether a tmpfs was made with its mode or changed later is no property.
+    let superblock: Vec<_> = filesystem
+        .get(2)
+        .unwrap_or(&"")
+        .split(',')
+        .filter(|option| filesystem[0] != "tmpfs" || !option.starts_with("mode="))
+        .collect();
     format!(
         "{} root={} {} [{}] {} {} {}",
         mount[4],
@@ -109,7 +116,7 @@ pub fn mount_line(line: &str) -> String {
         } else {
             filesystem[1]
         },
-        sort(filesystem.get(2).unwrap_or(&"")),
+        sort(&superblock.join(",")),
     )
 }
 
