@@ -52,6 +52,17 @@ impl KernelError {
         }
     }
 
+    /// Whether the caller lacks the permission, or the file system is read-only.
+    pub fn is_denied(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => matches!(
+                source.raw_os_error(),
+                Some(libc::EACCES | libc::EPERM | libc::EROFS)
+            ),
+            Self::Malformed { .. } | Self::Unsupported(_) => false,
+        }
+    }
+
     /// Whether the thing asked for no longer exists: a cgroup removed or a process ended meanwhile.
     pub fn is_gone(&self) -> bool {
         match self {

@@ -4,12 +4,13 @@
 //! and to hooks. For libcontainer a typed copy is made, with the few things changed that it gets wrong
 //! ([`Bundle::engine_spec`] lists them).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use caps::Capability;
 use oci_spec::runtime::{
     Capabilities, LinuxCapabilities, LinuxDevice, LinuxResources, Process, Spec,
 };
@@ -435,18 +436,23 @@ pub(super) fn check_process(process: &Value) -> Result<()> {
 
 /// Leaves out capabilities that are no names, or that this kernel does not have, as runc does.
 fn drop_unknown_capabilities(sets: &mut Value) {
+    let supported = supported_capabilities();
     let lists = sets.as_object_mut().into_iter().flatten();
     for list in lists.filter_map(|(_, list)| list.as_array_mut()) {
-        *list = known_capabilities(std::mem::take(list));
+        *list = known_capabilities(std::mem::take(list), &supported);
     }
 }
 
+/// The capabilities that this kernel has.
+pub(super) fn supported_capabilities() -> HashSet<Capability> {
+    caps::runtime::procfs_all_supported(None).unwrap_or_else(|_| caps::all())
+}
+
 /// The names of a list that this kernel has; what is no text stays, to be refused by its type.
-pub(super) fn known_capabilities(list: Vec<Value>) -> Vec<Value> {
-    let supported = caps::runtime::procfs_all_supported(None).unwrap_or_else(|_| caps::all());
+pub(super) fn known_capabilities(list: Vec<Value>, supported: &HashSet<Capability>) -> Vec<Value> {
     let known = |value: &Value| {
         value.as_str().is_none_or(|name| {
-            caps::Capability::from_str(name).is_ok_and(|capability| supported.contains(&capability))
+            Capability::from_str(name).is_ok_and(|capability| supported.contains(&capability))
         })
     };
     let (known, unknown): (Vec<_>, Vec<_>) = list.into_iter().partition(known);

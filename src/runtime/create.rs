@@ -25,7 +25,7 @@ use super::launch::{Launch, Stdio, Steps, chain};
 use super::lifecycle::run_poststop;
 use super::mounts;
 use super::state::{Container, Folder, Init, START_SOCKET, State, Status, Store, write_atomic};
-use crate::kernel::cgroup::Hierarchies;
+use crate::kernel::cgroup::{Cgroup, Hierarchies};
 use crate::kernel::tty::TerminalSize;
 use crate::kernel::{keyring, mount, process};
 use crate::model::ContainerId;
@@ -93,7 +93,7 @@ pub(super) fn create_with(
         id.as_str(),
         hierarchies.version,
     )?;
-    let cgroup = driver.locate(&hierarchies, path, id.as_str())?;
+    let cgroup = allowed(driver.locate(&hierarchies, path, id.as_str())?)?;
     if cgroup.is_frozen() {
         return Err(RuntimeError::Unsupported(
             "container's cgroup unexpectedly frozen".to_owned(),
@@ -176,6 +176,22 @@ pub(super) fn create_with(
     })
 }
 
+/// A user without privileges may have no control group of their own: the container then stays in the caller's,
+/// and limits, if there are any, fail later by name.
+fn allowed(mut cgroup: Cgroup) -> Result<Cgroup> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(cgroup);
+    }
+    match cgroup.create() {
+        Err(err) if err.is_denied() => {
+            tracing::debug!(%err, "no control group of its own");
+            cgroup.directories.clear();
+        }
+        other => other.map_err(RuntimeError::Cgroup)?,
+    }
+    Ok(cgroup)
+}
+
 /// A creation under way; dropped before it is done, it takes everything back.
 struct Creation<'a> {
     folder: &'a Folder,
@@ -208,6 +224,9 @@ impl Steps for Creation<'_> {
         });
         // Before init goes on: a command killed from here on leaves a record that leads to its process.
         self.folder.save(&self.state)?;
+        if self.state.cgroup.directories.is_empty() && *self.limits == LinuxResources::default() {
+            return Ok(());
+        }
         self.driver
             .apply(&self.state.cgroup, &self.state.id, self.limits)
     }

@@ -155,14 +155,14 @@ impl Driver {
             .map_err(|err| systemd(&err))
     }
 
-    /// Removes the control group; with `kill`, the processes in it first.
+    /// Removes the control group; with `kill`, the processes in it first, without, only what is empty.
     ///
     /// # Errors
     /// `Kernel` with the directory that stays.
     pub(super) fn remove(&self, cgroup: &Cgroup, id: &str, kill: bool) -> Result<()> {
-        if !kill && !cgroup.is_empty() {
-            // Others live there too: it was not made for this container and is not ours to remove.
-            tracing::debug!("control group kept: it holds processes of others");
+        if !kill {
+            // Others live there too: it was not made for this container alone.
+            cgroup.release();
             return Ok(());
         }
         if let Self::Systemd(unit) = self {

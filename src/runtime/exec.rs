@@ -9,7 +9,7 @@ use nix::fcntl::OFlag;
 use nix::unistd::Pid;
 use serde_json::{Map, Value, json};
 
-use super::bundle::{Bundle, check_process, known_capabilities};
+use super::bundle::{Bundle, check_process, known_capabilities, supported_capabilities};
 use super::create::{
     Io, adjust_stdio, check_preserved, console, seccomp_agent, terminal_size, user, write_pid_file,
 };
@@ -287,7 +287,10 @@ fn number(text: &str, what: &str, all: &str) -> Result<u32> {
 /// Adds to the bounding, effective and permitted sets; to the ambient set only where the container has
 /// inheritable capabilities, which are never set from outside (GHSA-f3fp-gc8g-vw66).
 fn add_capabilities(process: &mut Map<String, Value>, names: &[String]) -> Result<()> {
-    let names = known_capabilities(names.iter().map(|name| json!(name)).collect());
+    let names = known_capabilities(
+        names.iter().map(|name| json!(name)).collect(),
+        &supported_capabilities(),
+    );
     let sets = process.entry("capabilities").or_insert_with(|| json!({}));
     let Some(sets) = sets.as_object_mut() else {
         return Err(RuntimeError::InvalidSpec(

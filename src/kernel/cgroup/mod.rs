@@ -176,30 +176,23 @@ impl Cgroup {
         Ok(target)
     }
 
-    /// All processes of the cgroup and of the cgroups below it.
+    /// All processes of the cgroup and of the cgroups below it, in any hierarchy, by number.
     ///
     /// # Errors
     /// `Io`; a cgroup that is gone has no processes.
     pub fn processes(&self) -> Result<Vec<i32>> {
-        let Some(dir) = self.main() else {
-            return Ok(Vec::new());
-        };
         let mut pids = Vec::new();
-        collect_processes(dir, &mut pids)?;
+        for dir in &self.directories {
+            collect_processes(&dir.path, &mut pids)?;
+        }
+        pids.sort_unstable();
+        pids.dedup();
         Ok(pids)
     }
 
     /// Whether no process is left; a cgroup that is gone has none.
     pub fn is_empty(&self) -> bool {
         self.processes().is_ok_and(|pids| pids.is_empty())
-    }
-
-    /// The directory whose member list and freezer speak for the container.
-    fn main(&self) -> Option<&Path> {
-        ["devices", "memory", "freezer", "pids", "cpu"]
-            .iter()
-            .find_map(|name| self.controller(name))
-            .or_else(|| self.directories.first().map(|dir| dir.path.as_path()))
     }
 
     /// Whether the processes are frozen.
@@ -273,7 +266,7 @@ impl Cgroup {
     pub fn signal_all(&self, signal: i32) -> Result<()> {
         if signal == libc::SIGKILL
             && self.version == Version::V2
-            && let Some(dir) = self.main()
+            && let Some(dir) = self.controller("")
         {
             // Linux 5.14; kills frozen processes too.
             match write_text(&dir.join("cgroup.kill"), "1") {
@@ -310,6 +303,15 @@ impl Cgroup {
         self.directories
             .iter()
             .try_for_each(|dir| remove_tree(&dir.path, deadline))
+    }
+
+    /// Removes the directories that hold no process and no other cgroup, and leaves the rest alone.
+    pub fn release(&self) {
+        for dir in &self.directories {
+            if let Err(err) = fs::remove_dir(&dir.path) {
+                tracing::debug!(%err, dir = %dir.path.display(), "cgroup kept");
+            }
+        }
     }
 }
 
