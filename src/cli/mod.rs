@@ -18,7 +18,7 @@ use clap::{CommandFactory, FromArgMatches};
 use crate::config::{Config, ConfigError, DEFAULT_PATH, SystemdCgroup};
 use crate::kernel::exe;
 use crate::model::ContainerId;
-use crate::runtime::{self, RuntimeError, Store};
+use crate::runtime::{self, RuntimeError, Store, chain};
 use args::{Args, Verb};
 
 /// A failure with the exit code it has and the words before it.
@@ -36,22 +36,10 @@ impl Failure {
     }
 }
 
-impl<E: std::error::Error> From<E> for Failure {
+impl<E: std::error::Error + 'static> From<E> for Failure {
     fn from(err: E) -> Self {
         Self::new(chain(&err))
     }
-}
-
-/// An error with its causes, each once.
-fn chain(err: &dyn std::error::Error) -> String {
-    let mut text = err.to_string();
-    let mut source = err.source();
-    while let Some(err) = source {
-        text.push_str(": ");
-        text.push_str(&err.to_string());
-        source = err.source();
-    }
-    text
 }
 
 /// Runs the command of this process.
@@ -153,7 +141,12 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
     };
     let load = |id: &str| -> Result<runtime::Container, Failure> {
         let id: ContainerId = id.parse().map_err(RuntimeError::InvalidId)?;
-        Ok(store.load(&id)?)
+        store.load(&id).map_err(|err| match err {
+            RuntimeError::NotFound => {
+                Failure::new(format!("{err}: {id} (looked in {})", root.display()))
+            }
+            err => err.into(),
+        })
     };
     match args.verb {
         Verb::Create(verb) => {

@@ -237,14 +237,6 @@ pub fn bring_up_loopback() -> io::Result<()> {
     Ok(())
 }
 
-/// The path of an open descriptor, as the kernel knows it now.
-///
-/// # Errors
-/// The kernel's reason.
-pub fn opened_path(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {
-    std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
-}
-
 /// Whether a path lies on a proc file system.
 pub fn is_procfs(path: &Path) -> bool {
     nix::sys::statfs::statfs(path)

@@ -19,9 +19,9 @@ use serde_json::Value;
 
 use super::bundle::Bundle;
 use super::driver::Driver;
-use super::error::{Result, RuntimeError};
+use super::error::{Result, RuntimeError, chain};
 use super::hooks::{self, HookState};
-use super::launch::{Launch, Stdio, Steps, chain};
+use super::launch::{Launch, Stdio, Steps};
 use super::lifecycle::run_poststop;
 use super::mounts;
 use super::state::{Container, Folder, Init, START_SOCKET, State, Status, Store, write_atomic};
@@ -302,14 +302,12 @@ fn make_device(root: &Root, device: &LinuxDevice) -> std::result::Result<(), pat
             _ => InodeType::CharacterDevice(mode.clone(), id),
         },
     )?;
-    if let Ok(path) = root
-        .resolve(path)
-        .map(|handle| process::opened_path(handle.as_fd()))
-    {
-        let path = path.unwrap_or_default();
+    if let Ok(handle) = root.resolve(path) {
+        // By the descriptor: the path means something else in our own mount namespace.
+        let node = process::fd_path(nix::unistd::getpid().as_raw(), handle.as_fd().as_raw_fd());
         // The mask of the caller may have taken bits away; neither is worth failing a container for.
-        let _ = std::fs::set_permissions(&path, mode);
-        let _ = std::os::unix::fs::chown(&path, device.uid(), device.gid());
+        let _ = std::fs::set_permissions(&node, mode);
+        let _ = std::os::unix::fs::chown(&node, device.uid(), device.gid());
     }
     Ok(())
 }

@@ -1,9 +1,10 @@
-//! Bringing a container's process to the point where it waits for `start`.
+//! The parent's part in bringing a process to the point where it waits for `start`.
 //!
 //! Three processes take part. The *parent* is this command. The *stage* process joins or makes the user,
 //! time and process id namespaces, which take effect for children only, forks the *init* process and ends; init
 //! becomes a child of the parent (child subreaper, prctl(2)). Init runs libcontainer's
-//! `container_init_process`, which makes everything else and then waits on the start socket.
+//! `container_init_process`, which makes everything else and then waits on the start socket. The other two are in
+//! the module `stage`.
 //!
 //! libcontainer's own parent and intermediate processes are not used: they join one cgroup path in every v1
 //! hierarchy, leave `name=systemd` and the hybrid v2 hierarchy out, and count themselves against the
@@ -11,7 +12,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -20,27 +21,22 @@ use std::rc::Rc;
 use libcgroups::common::CgroupConfig;
 use libcontainer::channel::ChannelError as BaseChannelError;
 use libcontainer::container::{Container as EngineContainer, State as EngineState};
-use libcontainer::namespaces::Namespaces;
 use libcontainer::network::network_device::dev_change_net_namespace;
 use libcontainer::notify_socket::NotifyListener;
 use libcontainer::process::args::{ContainerArgs, ContainerType};
 use libcontainer::process::channel::{
     ChannelError, InitReceiver, InitSender, MainReceiver, MainSender, init_channel, main_channel,
 };
-use libcontainer::process::init::container_init_process;
-use libcontainer::syscall::syscall::{SyscallType, create_syscall};
+use libcontainer::syscall::syscall::SyscallType;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
 
 use super::account;
-use super::error::{Result, RuntimeError};
-use super::workload::{Workload, set_host_pid};
+use super::error::{Result, RuntimeError, chain};
+use super::stage::stage_process;
+use super::workload::Workload;
 use crate::kernel::process;
-
-/// What the processes are called until the user's program takes over (at most 15 bytes).
-const STAGE_NAME: &std::ffi::CStr = c"elastic:[STAGE]";
-const INIT_NAME: &std::ffi::CStr = c"elastic:[INIT]";
 
 /// Everything a launch needs.
 pub(super) struct Launch<'a> {
@@ -92,10 +88,10 @@ pub(super) struct Stdio {
 }
 
 /// Messages from the stage process to the parent; each one byte, `Pid` and `Error` with a payload.
-const ASK_MAPPING: u8 = b'm';
-const ASK_TIME_OFFSETS: u8 = b't';
-const INIT_PID: u8 = b'p';
-const ERROR: u8 = b'e';
+pub(super) const ASK_MAPPING: u8 = b'm';
+pub(super) const ASK_TIME_OFFSETS: u8 = b't';
+pub(super) const INIT_PID: u8 = b'p';
+pub(super) const ERROR: u8 = b'e';
 /// The parent's answer to everything.
 const GO: u8 = b'g';
 
@@ -193,11 +189,11 @@ impl Launch<'_> {
 }
 
 /// The two directions between the parent and init.
-struct Channels {
-    to_parent: MainSender,
-    from_init: MainReceiver,
-    to_init: InitSender,
-    from_parent: InitReceiver,
+pub(super) struct Channels {
+    pub(super) to_parent: MainSender,
+    pub(super) from_init: MainReceiver,
+    pub(super) to_init: InitSender,
+    pub(super) from_parent: InitReceiver,
 }
 
 impl Channels {
@@ -211,27 +207,6 @@ impl Channels {
             from_parent,
         })
     }
-}
-
-/// An error with its chain of sources, the kernel's reasons in its own words.
-pub(super) fn chain(err: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = String::new();
-    let mut next = Some(err);
-    while let Some(err) = next {
-        let part = err
-            .downcast_ref::<nix::errno::Errno>()
-            .map(|errno| errno.desc().to_lowercase())
-            .or_else(|| err.downcast_ref::<io::Error>().map(crate::kernel::reason))
-            .unwrap_or_else(|| err.to_string());
-        if !text.ends_with(&part) {
-            if !text.is_empty() {
-                text.push_str(": ");
-            }
-            text.push_str(&part);
-        }
-        next = err.source();
-    }
-    text
 }
 
 fn start_error(err: &(dyn std::error::Error + 'static)) -> RuntimeError {
@@ -414,10 +389,6 @@ impl Parent {
     }
 }
 
-fn adopt(fd: i32) -> OwnedFd {
-    crate::kernel::process::adopt_fd(fd)
-}
-
 fn answer(socket: &mut UnixStream) -> Result<()> {
     socket
         .write_all(&[GO])
@@ -482,149 +453,4 @@ fn time_offsets(spec: &Spec) -> String {
         ));
     }
     text
-}
-
-/// The stage process; its return value is its exit code.
-fn stage_process(args: &mut ContainerArgs, channels: &mut Channels, socket: i32) -> i32 {
-    let mut socket = UnixStream::from(adopt(socket));
-    let _ = nix::sys::prctl::set_name(STAGE_NAME);
-    match stage(args, channels, &mut socket) {
-        Ok(()) => 0,
-        Err(text) => {
-            // The parent may be gone; then nobody wants to know.
-            let _ = socket.write_all(&[ERROR]);
-            let _ = socket.write_all(text.as_bytes());
-            1
-        }
-    }
-}
-
-type StageResult<T> = std::result::Result<T, String>;
-
-fn stage(
-    args: &mut ContainerArgs,
-    channels: &mut Channels,
-    socket: &mut UnixStream,
-) -> StageResult<()> {
-    let spec = Rc::clone(&args.spec);
-    let linux = spec
-        .linux()
-        .as_ref()
-        .ok_or("linux property must not be empty")?;
-    let namespaces =
-        Namespaces::try_from(linux.namespaces().as_ref()).map_err(|err| chain(&err))?;
-    let get = |kind| namespaces.get(kind).map_err(|err| chain(&err));
-    // Until the parent has placed us in the container's control groups.
-    expect_go(socket)?;
-    let process = spec
-        .process()
-        .as_ref()
-        .ok_or("process property must not be empty")?;
-    if let Some(adjust) = process.oom_score_adj() {
-        process::set_oom_score_adj(adjust).map_err(|err| chain(&err))?;
-    }
-    set_dumpable(false)?;
-    if let Some(user) = get(LinuxNamespaceType::User)? {
-        namespaces
-            .unshare_or_setns(user)
-            .map_err(|err| chain(&err))?;
-        if user.path().is_none() {
-            // The maps of a process that cannot be dumped are root's; an unprivileged parent could not write them.
-            set_dumpable(true)?;
-            ask(socket, ASK_MAPPING)?;
-            set_dumpable(false)?;
-        }
-        become_root()?;
-    }
-    if let Some(limits) = process.rlimits() {
-        let syscall = create_syscall();
-        for limit in limits {
-            syscall.set_rlimit(limit).map_err(|err| {
-                format!("error setting rlimit type {}: {}", limit.typ(), chain(&err))
-            })?;
-        }
-    }
-    if let Some(time) = get(LinuxNamespaceType::Time)? {
-        namespaces
-            .unshare_or_setns(time)
-            .map_err(|err| chain(&err))?;
-        if time.path().is_none() && linux.time_offsets().as_ref().is_some_and(|o| !o.is_empty()) {
-            set_dumpable(true)?;
-            ask(socket, ASK_TIME_OFFSETS)?;
-            set_dumpable(false)?;
-        }
-    }
-    if let Some(pid) = get(LinuxNamespaceType::Pid)? {
-        namespaces
-            .unshare_or_setns(pid)
-            .map_err(|err| chain(&err))?;
-    }
-    let init = process::fork(|| init_process(args, channels, socket))
-        .map_err(|err| format!("fork: {err}"))?;
-    let mut message = vec![INIT_PID];
-    message.extend(init.as_raw().to_ne_bytes());
-    socket.write_all(&message).map_err(|err| err.to_string())
-}
-
-fn set_dumpable(dumpable: bool) -> StageResult<()> {
-    nix::sys::prctl::set_dumpable(dumpable).map_err(|err| format!("prctl: {err}"))
-}
-
-fn ask(socket: &mut UnixStream, what: u8) -> StageResult<()> {
-    socket.write_all(&[what]).map_err(|err| err.to_string())?;
-    expect_go(socket)
-}
-
-fn expect_go(socket: &mut UnixStream) -> StageResult<()> {
-    let mut byte = [0_u8];
-    socket
-        .read_exact(&mut byte)
-        .map_err(|_| "the command ended before the container was set up".to_owned())
-}
-
-/// Root inside the user namespace: what follows needs its capabilities.
-fn become_root() -> StageResult<()> {
-    use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
-    // Refused where the namespace denies it to unprivileged creators, who then have no groups to drop.
-    let _ = setgroups(&[]);
-    setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0))
-        .and_then(|()| setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)))
-        .map_err(|err| format!("become root of the user namespace: {}", err.desc()))
-}
-
-/// The init process until execve; its return value is the exit code of a failure.
-fn init_process(args: &mut ContainerArgs, channels: &mut Channels, socket: &mut UnixStream) -> i32 {
-    let _ = nix::sys::prctl::set_name(INIT_NAME);
-    let mut pid = [0_u8; 4];
-    if expect_go(socket).is_err() || socket.read_exact(&mut pid).is_err() {
-        return 1;
-    }
-    set_host_pid(i32::from_ne_bytes(pid));
-    // These ends belong to the parent; held here they would hide its death from us.
-    let _ = channels.to_init.close();
-    let _ = channels.from_init.close();
-    if let Some(container) = &mut args.container {
-        // As hooks inside the container see it.
-        container.state.pid = Some(nix::unistd::getpid().as_raw());
-    }
-    let Err(err) = container_init_process(args, &mut channels.to_parent, &mut channels.from_parent)
-    else {
-        return 0;
-    };
-    let text = chain(&err);
-    if channels.to_parent.exec_failed(text.clone()).is_ok() {
-        return 1;
-    }
-    // `start` was given: nobody listens on the channel any more.
-    match args.container_type {
-        ContainerType::TenantContainer { exec_notify_fd } => {
-            let mut file = File::from(adopt(exec_notify_fd));
-            let _ = file.write_all(text.as_bytes());
-            255
-        }
-        ContainerType::InitContainer => {
-            let _ = writeln!(io::stderr(), "{text}");
-            1
-        }
-    }
 }

@@ -4,7 +4,7 @@
 //! and changes the working directory (docs/adr/0001-engine.md). Nothing here decides a memory limit.
 //!
 //! The way of a container: [`create`] reads the bundle (`bundle`), reserves the name (`state`), makes the
-//! control group (`driver`) and brings a process to the point before the user's program (`launch`,
+//! control group (`driver`) and brings a process to the point before the user's program (`launch`, `stage`,
 //! `workload`); [`start`] lets it go; [`exec`] adds processes; [`kill`], [`delete`] and so on (`lifecycle`)
 //! end it. [`run`] does all of it and stays in the foreground.
 
@@ -22,13 +22,14 @@ mod launch;
 mod lifecycle;
 mod mounts;
 mod report;
+mod stage;
 mod state;
 mod update;
 mod workload;
 
 pub use create::{CreateOptions, create};
 pub use default_config::default_config;
-pub use error::{Result, RuntimeError};
+pub use error::{Result, RuntimeError, chain};
 pub use exec::ExecOptions;
 pub use features::features;
 pub use foreground::{exec, run};

@@ -1,5 +1,8 @@
 //! Options and arguments, as runc has them. Options may stand before or after the container's name.
 
+mod exec;
+mod update;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -10,8 +13,10 @@ use clap_complete::Shell;
 use nix::sys::signal::Signal;
 
 use crate::config::LogFormat;
-use crate::model::{ContainerId, MemoryLimit};
-use crate::runtime::{CreateOptions, ExecOptions, RuntimeError, UpdateOptions};
+use crate::model::ContainerId;
+use crate::runtime::{CreateOptions, RuntimeError};
+pub(super) use exec::Exec;
+pub(super) use update::Update;
 
 const ABOUT: &str = "OCI runtime for serverless functions with elastic memory";
 
@@ -259,96 +264,6 @@ pub(super) struct Delete {
     pub(super) force: bool,
 }
 
-#[derive(Debug, ClapArgs)]
-pub(super) struct Exec {
-    /// Name of the container
-    #[arg(value_name = "CONTAINER")]
-    pub(super) id: String,
-    /// Program and its arguments
-    #[arg(
-        value_name = "COMMAND",
-        trailing_var_arg = true,
-        required_unless_present = "process"
-    )]
-    args: Vec<String>,
-    /// Unix socket that gets the master end of the process's terminal
-    #[arg(long, value_name = "PATH")]
-    console_socket: Option<PathBuf>,
-    /// Working directory
-    #[arg(long, value_name = "PATH")]
-    cwd: Option<String>,
-    /// Set an environment variable
-    #[arg(short, long, value_name = "NAME=VALUE")]
-    env: Vec<String>,
-    /// Give the process a terminal
-    #[arg(short, long)]
-    tty: bool,
-    /// User and group
-    #[arg(short, long, value_name = "UID[:GID]")]
-    user: Option<String>,
-    /// Supplementary group
-    #[arg(short = 'g', long, value_name = "GID")]
-    additional_gids: Vec<u32>,
-    /// File with the process as JSON
-    #[arg(short, long, value_name = "PATH")]
-    process: Option<PathBuf>,
-    /// Return once the process runs
-    #[arg(short, long)]
-    detach: bool,
-    /// File that gets the process id
-    #[arg(long, value_name = "PATH")]
-    pid_file: Option<PathBuf>,
-    /// SELinux label
-    #[arg(long, value_name = "LABEL")]
-    process_label: Option<String>,
-    /// AppArmor profile
-    #[arg(long, value_name = "PROFILE")]
-    apparmor: Option<String>,
-    /// Never gain privileges by execve
-    #[arg(long)]
-    no_new_privs: bool,
-    /// Add a capability
-    #[arg(short, long, value_name = "CAPABILITY")]
-    cap: Vec<String>,
-    /// Pass N further descriptors after standard error
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    preserve_fds: u32,
-    /// Run in a control group below the container's own
-    #[arg(long, value_name = "[CONTROLLER:]PATH")]
-    cgroup: Vec<String>,
-    /// Also in a paused container
-    #[arg(long)]
-    ignore_paused: bool,
-}
-
-impl Exec {
-    pub(super) fn options(&self) -> Result<ExecOptions, RuntimeError> {
-        let absolute = |path: &Option<PathBuf>| {
-            path.as_ref()
-                .map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()))
-        };
-        Ok(ExecOptions {
-            process: absolute(&self.process),
-            args: self.args.clone(),
-            env: self.env.clone(),
-            cwd: self.cwd.clone(),
-            user: self.user.clone(),
-            additional_gids: self.additional_gids.clone(),
-            tty: self.tty,
-            capabilities: self.cap.clone(),
-            no_new_privs: self.no_new_privs,
-            apparmor: self.apparmor.clone(),
-            process_label: self.process_label.clone(),
-            ignore_paused: self.ignore_paused,
-            cgroup: self.cgroup.clone(),
-            pid_file: absolute(&self.pid_file),
-            console_socket: absolute(&self.console_socket),
-            preserve_fds: self.preserve_fds,
-            detach: self.detach,
-        })
-    }
-}
-
 /// Form of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
@@ -416,7 +331,7 @@ pub(super) struct Events {
     #[arg(value_name = "CONTAINER")]
     pub(super) id: String,
     /// Time between two lines of counters
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = super::duration::parse)]
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = crate::cli::duration::parse)]
     pub(super) interval: Duration,
     /// Print the counters once
     #[arg(long)]
@@ -461,85 +376,6 @@ pub(super) struct Man {
     /// Folder to write to
     #[arg(value_name = "FOLDER")]
     pub(super) folder: PathBuf,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(super) struct Update {
-    /// Name of the container
-    #[arg(value_name = "CONTAINER")]
-    pub(super) id: String,
-    /// File with linux.resources as JSON, - for standard input; the other options do not apply then
-    #[arg(short, long, value_name = "PATH")]
-    pub(super) resources: Option<PathBuf>,
-    /// Memory limit, -1 for none
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
-    memory: Option<MemoryLimit>,
-    /// Soft limit of memory
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
-    memory_reservation: Option<MemoryLimit>,
-    /// Limit of memory and swap together, -1 for none
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
-    memory_swap: Option<MemoryLimit>,
-    /// Accepted for callers of runc; kernel memory has no limit of its own any more
-    #[arg(long, hide = true, value_name = "BYTES", allow_hyphen_values = true)]
-    kernel_memory: Option<MemoryLimit>,
-    /// Accepted for callers of runc; kernel memory has no limit of its own any more
-    #[arg(long, hide = true, value_name = "BYTES", allow_hyphen_values = true)]
-    kernel_memory_tcp: Option<MemoryLimit>,
-    /// CPU shares
-    #[arg(long, value_name = "N")]
-    cpu_share: Option<u64>,
-    /// CPU time in a period, microseconds, -1 for no limit
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    cpu_quota: Option<i64>,
-    /// CPU period, microseconds
-    #[arg(long, value_name = "N")]
-    cpu_period: Option<u64>,
-    /// Unused quota that may be spent later, microseconds
-    #[arg(long, value_name = "N")]
-    cpu_burst: Option<u64>,
-    /// Realtime CPU time in a period, microseconds
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    cpu_rt_runtime: Option<i64>,
-    /// Realtime period, microseconds
-    #[arg(long, value_name = "N")]
-    cpu_rt_period: Option<u64>,
-    /// 1: run only when nothing else does
-    #[arg(long, value_name = "0|1")]
-    cpu_idle: Option<i64>,
-    /// Processors, such as 0-2,5
-    #[arg(long, value_name = "LIST")]
-    cpuset_cpus: Option<String>,
-    /// Memory nodes
-    #[arg(long, value_name = "LIST")]
-    cpuset_mems: Option<String>,
-    /// Most processes and threads, -1 for no limit
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    pids_limit: Option<i64>,
-    /// Weight among block device users, 10 to 1000
-    #[arg(long, value_name = "N")]
-    blkio_weight: Option<u16>,
-}
-
-impl Update {
-    pub(super) fn options(&self) -> UpdateOptions {
-        UpdateOptions {
-            memory: self.memory,
-            memory_reservation: self.memory_reservation,
-            memory_swap: self.memory_swap,
-            cpu_share: self.cpu_share,
-            cpu_quota: self.cpu_quota,
-            cpu_period: self.cpu_period,
-            cpu_burst: self.cpu_burst,
-            cpu_rt_runtime: self.cpu_rt_runtime,
-            cpu_rt_period: self.cpu_rt_period,
-            cpu_idle: self.cpu_idle,
-            cpuset_cpus: self.cpuset_cpus.clone(),
-            cpuset_mems: self.cpuset_mems.clone(),
-            pids_limit: self.pids_limit,
-            blkio_weight: self.blkio_weight,
-        }
-    }
 }
 
 #[cfg(test)]
