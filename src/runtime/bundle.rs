@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use super::error::{Result, RuntimeError};
 use super::hooks;
+use super::json::typed;
 use super::workload::Workload;
 use crate::kernel::process;
 
@@ -306,18 +307,6 @@ fn object(value: Option<&Value>, what: &str) -> Result<serde_json::Map<String, V
         Some(Value::Object(map)) => Ok(map.clone()),
         Some(other) => invalid(format!("{what} is {other}, not an object")),
     }
-}
-
-/// JSON into a type of the runtime-spec.
-pub(super) fn typed<T: serde::de::DeserializeOwned>(value: Value, what: &str) -> Result<T> {
-    serde_path_to_error::deserialize(value).map_err(|err| {
-        let path = err.path().to_string();
-        let what = match path.as_str() {
-            "." => what.to_owned(),
-            path => format!("{what}: {path}"),
-        };
-        RuntimeError::json(what, err.into_inner())
-    })
 }
 
 /// What every runtime checks before it begins, in the words of runc.

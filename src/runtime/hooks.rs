@@ -12,8 +12,8 @@ use oci_spec::runtime::Hook;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::bundle::typed;
 use super::error::Result;
+use super::json::typed;
 use super::state::{State, Status};
 use crate::kernel::process::{self, ProcessHandle};
 

@@ -24,9 +24,7 @@ use libcontainer::container::{Container as EngineContainer, State as EngineState
 use libcontainer::network::network_device::dev_change_net_namespace;
 use libcontainer::notify_socket::NotifyListener;
 use libcontainer::process::args::{ContainerArgs, ContainerType};
-use libcontainer::process::channel::{
-    ChannelError, InitReceiver, InitSender, MainReceiver, MainSender, init_channel, main_channel,
-};
+use libcontainer::process::channel::ChannelError;
 use libcontainer::syscall::syscall::SyscallType;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
@@ -34,6 +32,7 @@ use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
 
 use super::account;
 use super::error::{Result, RuntimeError, chain};
+use super::handshake::{ASK_MAPPING, ASK_TIME_OFFSETS, Channels, INIT_PID, answer};
 use super::stage::stage_process;
 use super::workload::Workload;
 use crate::kernel::process;
@@ -86,14 +85,6 @@ pub(super) struct Stdio {
     pub(super) output: Option<OwnedFd>,
     pub(super) error: Option<OwnedFd>,
 }
-
-/// Messages from the stage process to the parent; each one byte, `Pid` and `Error` with a payload.
-pub(super) const ASK_MAPPING: u8 = b'm';
-pub(super) const ASK_TIME_OFFSETS: u8 = b't';
-pub(super) const INIT_PID: u8 = b'p';
-pub(super) const ERROR: u8 = b'e';
-/// The parent's answer to everything.
-const GO: u8 = b'g';
 
 impl Launch<'_> {
     /// Starts the process and returns its id once it waits for `start`.
@@ -155,7 +146,7 @@ impl Launch<'_> {
             as_sibling: false,
             pid_file: None,
         };
-        let mut channels = Channels::new()?;
+        let mut channels = Channels::new().map_err(|err| start_error(&err))?;
         let (mut ours, theirs) =
             UnixStream::pair().map_err(|err| RuntimeError::Sys("make a socket pair", err))?;
 
@@ -188,25 +179,8 @@ impl Launch<'_> {
     }
 }
 
-/// The two directions between the parent and init.
-pub(super) struct Channels {
-    pub(super) to_parent: MainSender,
-    pub(super) from_init: MainReceiver,
-    pub(super) to_init: InitSender,
-    pub(super) from_parent: InitReceiver,
-}
-
-impl Channels {
-    fn new() -> Result<Self> {
-        let (to_parent, from_init) = main_channel().map_err(|err| start_error(&err))?;
-        let (to_init, from_parent) = init_channel().map_err(|err| start_error(&err))?;
-        Ok(Self {
-            to_parent,
-            from_init,
-            to_init,
-            from_parent,
-        })
-    }
+fn stage_gone(err: std::io::Error) -> RuntimeError {
+    RuntimeError::Sys("the process ended while its namespaces were set up", err)
 }
 
 fn start_error(err: &(dyn std::error::Error + 'static)) -> RuntimeError {
@@ -257,14 +231,14 @@ impl Parent {
             .map_err(|err| start_error(&err))?;
         let stage = self.stage.unwrap_or_else(|| Pid::from_raw(0));
         steps.join(stage.as_raw())?;
-        answer(stage_socket)?;
+        answer(stage_socket).map_err(stage_gone)?;
         let init = self.serve_stage(stage_socket, stage)?;
         self.init = Some(init);
         let _ = waitpid(stage, None);
         self.stage = None;
         steps.limit(init.as_raw())?;
         // Both have the other end of this socket; the stage process is gone, so init is the one that reads.
-        answer(stage_socket)?;
+        answer(stage_socket).map_err(stage_gone)?;
         stage_socket
             .write_all(&init.as_raw().to_ne_bytes())
             .map_err(|err| RuntimeError::Sys("write to the init process", err))?;
@@ -308,11 +282,11 @@ impl Parent {
                     let gids = id_map(linux.and_then(|l| l.gid_mappings().as_deref()));
                     let privileged = nix::unistd::geteuid().is_root();
                     process::write_id_maps(stage.as_raw(), &uids, &gids, privileged)?;
-                    answer(socket)?;
+                    answer(socket).map_err(stage_gone)?;
                 }
                 [ASK_TIME_OFFSETS] => {
                     process::write_time_offsets(stage.as_raw(), &time_offsets(&self.spec))?;
-                    answer(socket)?;
+                    answer(socket).map_err(stage_gone)?;
                 }
                 [INIT_PID] => {
                     let mut pid = [0_u8; 4];
@@ -387,12 +361,6 @@ impl Parent {
         while waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok_and(|status| status.pid().is_some()) {
         }
     }
-}
-
-fn answer(socket: &mut UnixStream) -> Result<()> {
-    socket
-        .write_all(&[GO])
-        .map_err(|err| RuntimeError::Sys("the process ended while its namespaces were set up", err))
 }
 
 /// The reason that init or its channel gives.

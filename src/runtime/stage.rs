@@ -12,7 +12,7 @@ use libcontainer::syscall::syscall::create_syscall;
 use oci_spec::runtime::LinuxNamespaceType;
 
 use super::error::chain;
-use super::launch::{ASK_MAPPING, ASK_TIME_OFFSETS, Channels, ERROR, INIT_PID};
+use super::handshake::{ASK_MAPPING, ASK_TIME_OFFSETS, Channels, ERROR, INIT_PID, ask, expect_go};
 use super::workload::set_host_pid;
 use crate::kernel::process;
 
@@ -104,18 +104,6 @@ fn stage(
 
 fn set_dumpable(dumpable: bool) -> StageResult<()> {
     nix::sys::prctl::set_dumpable(dumpable).map_err(|err| format!("prctl: {err}"))
-}
-
-fn ask(socket: &mut UnixStream, what: u8) -> StageResult<()> {
-    socket.write_all(&[what]).map_err(|err| err.to_string())?;
-    expect_go(socket)
-}
-
-fn expect_go(socket: &mut UnixStream) -> StageResult<()> {
-    let mut byte = [0_u8];
-    socket
-        .read_exact(&mut byte)
-        .map_err(|_| "the command ended before the container was set up".to_owned())
 }
 
 /// Root inside the user namespace: what follows needs its capabilities.

@@ -6,9 +6,9 @@ use std::path::Path;
 use oci_spec::runtime::LinuxResources;
 use serde_json::{Map, Value, json};
 
-use super::bundle::typed;
 use super::driver::Driver;
 use super::error::{Result, RuntimeError};
+use super::json::typed;
 use super::state::{Container, Status};
 use crate::model::MemoryLimit;
 
