@@ -49,6 +49,7 @@ mod seccomp;
 mod seccomp_profile;
 mod stdio;
 mod sysctl;
+mod tidy;
 mod tty;
 mod update;
 mod user_namespace;
