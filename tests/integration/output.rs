@@ -150,13 +150,10 @@ fn a_text_log_has_time_level_and_message() {
         let text = fs::read_to_string(c.bundle.path().join("log")).expect("log file");
         c.note("log", &text);
         assert!(
-            text.contains("level=error msg=\"container does not exist\""),
+            text.contains("level=error msg=\"container does not exist"),
             "{text}"
         );
-        c.fails(
-            "state ID",
-            &["level=error msg=\"container does not exist\""],
-        );
+        c.fails("state ID", &["level=error msg=\"container does not exist"]);
     });
 }
 
