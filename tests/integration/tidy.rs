@@ -138,6 +138,26 @@ fn relative_links_of_documents_lead_to_files() {
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
+/// Documents name files as `folder/file`, from the root of the repository.
+#[test]
+fn files_that_documents_name_exist() {
+    let folders = [
+        "src/", "tests/", "docs/", "scripts/", "bench/", "demo/", "config/",
+    ];
+    let mut missing = Vec::new();
+    for file in files(&["."], ".md") {
+        let text = read(&file);
+        for word in text.split('`').skip(1).step_by(2) {
+            let is_path = folders.iter().any(|folder| word.starts_with(folder))
+                && !word.contains([' ', '*', '\n']);
+            if is_path && !repository().join(word).exists() {
+                missing.push(format!("{file}: {word}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
 #[test]
 fn every_room_is_in_the_architecture() {
     let text = read("ARCHITECTURE.md");
