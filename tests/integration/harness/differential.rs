@@ -14,33 +14,7 @@ struct Allowed {
     reason: &'static str,
 }
 
-const ALLOWED: &[Allowed] = &[
-    Allowed {
-        test: "kernel_mounts::the_default_table_is_runcs",
-        label: "mount table",
-        reason: "the new mount API sets read-only for the mount; the file system of /sys itself stays as it is for others",
-    },
-    Allowed {
-        test: "output::a_log_is_appended_to",
-        label: "messages",
-        reason: "the message also names the container and the folder that was searched",
-    },
-    Allowed {
-        test: "output::a_text_log_has_time_level_and_message",
-        label: "log",
-        reason: "the message also names the container and the folder that was searched",
-    },
-    Allowed {
-        test: "output::the_generated_rootless_spec_is_runcs",
-        label: "spec",
-        reason: "the host name is ours, and so is the version of the specification",
-    },
-    Allowed {
-        test: "output::the_generated_spec_is_runcs",
-        label: "spec",
-        reason: "the host name is ours, and so is the version of the specification",
-    },
-];
+const ALLOWED: &[Allowed] = &[];
 
 /// Runs the scenario under runc and under our command, each with a bundle,
 /// id, cgroup and `--root` of its own, and compares the transcripts. That

@@ -97,11 +97,17 @@ pub fn mount_line(line: &str) -> String {
         options.join(",")
     };
     // Whether a tmpfs was made with its mode or changed later is no property.
+    // Nor is whether the file system of sysfs is read-only in itself, as runc's
+    // is, or only its mount (`mount[5]`), as with the new mount API.
     let superblock: Vec<_> = filesystem
         .get(2)
         .unwrap_or(&"")
         .split(',')
-        .filter(|option| filesystem[0] != "tmpfs" || !option.starts_with("mode="))
+        .filter(|option| match filesystem[0] {
+            "tmpfs" => !option.starts_with("mode="),
+            "sysfs" => !["ro", "rw"].contains(option),
+            _ => true,
+        })
         .collect();
     format!(
         "{} root={} {} [{}] {} {} {}",
