@@ -49,7 +49,7 @@ pub enum SystemdCgroup {
     Auto,
     /// Always.
     Always,
-    /// Never, whatever the command line says.
+    /// Not because the command line asks; a path of the form slice:prefix:name still is systemd's.
     Never,
 }
 

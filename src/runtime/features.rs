@@ -94,7 +94,6 @@ pub fn features() -> Value {
             "mountExtensions": {"idmap": {"enabled": false}},
             "netDevices": {"enabled": true},
         },
-        "potentiallyUnsafeConfigAnnotations": ["elastic-mem.io/"],
         "annotations": {
             "io.elastic-mem.version": env!("CARGO_PKG_VERSION"),
         },

@@ -2,12 +2,14 @@
 //!
 //! libcontainer runs only the createContainer hooks, because they run between two steps of its own.
 
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::memfd::{MemFdCreateFlag, memfd_create};
 use oci_spec::runtime::Hook;
 use serde::Serialize;
 use serde_json::Value;
@@ -97,6 +99,7 @@ fn run_one(
             command.envs(default_env.iter().map(|(name, value)| (name, value)));
         }
     }
+    let (output, errors) = (Capture::new(), Capture::new());
     let mut child = command
         .current_dir(if state.bundle.is_dir() {
             &state.bundle
@@ -104,8 +107,8 @@ fn run_one(
             Path::new("/")
         })
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stdout(output.stdio())
+        .stderr(errors.stdio())
         .spawn()
         .map_err(|err| crate::kernel::reason(&err))?;
     if let Some(mut input) = child.stdin.take() {
@@ -130,14 +133,6 @@ fn run_one(
             return Err(format!("killed after its timeout of {seconds} s"));
         }
     }
-    let (mut output, mut errors) = (String::new(), String::new());
-    // Bounded by the pipe: a hook that prints more than 64 KiB before its end waits for us here.
-    if let Some(mut pipe) = child.stdout.take() {
-        let _ = pipe.read_to_string(&mut output);
-    }
-    if let Some(mut pipe) = child.stderr.take() {
-        let _ = pipe.read_to_string(&mut errors);
-    }
     let status = child.wait().map_err(|err| crate::kernel::reason(&err))?;
     if status.success() {
         return Ok(());
@@ -148,9 +143,45 @@ fn run_one(
     };
     Err(format!(
         "{status}, stdout: {}, stderr: {}",
-        output.trim(),
-        errors.trim()
+        output.end(),
+        errors.end()
     ))
+}
+
+/// What a hook prints, kept in memory. Not a pipe: a hook that prints much, or leaves a process behind that
+/// holds its output open, must not make us wait.
+struct Capture(Option<File>);
+
+impl Capture {
+    /// Without memory files what a hook prints is lost, and nothing else.
+    fn new() -> Self {
+        Self(
+            memfd_create(c"hook", MemFdCreateFlag::MFD_CLOEXEC)
+                .ok()
+                .map(File::from),
+        )
+    }
+
+    fn stdio(&self) -> Stdio {
+        let copy = self.0.as_ref().and_then(|file| file.try_clone().ok());
+        copy.map_or_else(Stdio::null, Stdio::from)
+    }
+
+    /// The last part, which says why.
+    fn end(&self) -> String {
+        const MOST: u64 = 1024;
+        let Some(file) = &self.0 else {
+            return String::new();
+        };
+        let length = file.metadata().map_or(0, |meta| meta.len());
+        let mut bytes = Vec::new();
+        let mut reader = file;
+        // What cannot be read is missed in a message only.
+        let _ = reader
+            .seek(SeekFrom::Start(length.saturating_sub(MOST)))
+            .and_then(|_| reader.take(MOST).read_to_end(&mut bytes));
+        String::from_utf8_lossy(&bytes).trim().to_owned()
+    }
 }
 
 #[cfg(test)]
@@ -187,6 +218,26 @@ mod tests {
     fn a_failure_names_the_hook_and_what_it_said() {
         let err = run(&hook("echo why >&2; exit 3", json!({})), &state(), &[]).unwrap_err();
         assert_eq!(err, "hook #0 /bin/sh: exit status 3, stdout: , stderr: why");
+    }
+
+    #[test]
+    fn a_hook_may_print_more_than_a_pipe_holds() {
+        let script = "head -c 300000 /dev/zero | tr '\\0' x | tee /dev/stderr";
+        run(&hook(script, json!({"timeout": 20})), &state(), &[]).unwrap();
+        let err = run(
+            &hook(&format!("{script}; exit 3"), json!({})),
+            &state(),
+            &[],
+        )
+        .unwrap_err();
+        assert!(err.len() < 4096, "{}", err.len());
+    }
+
+    #[test]
+    fn a_process_that_a_hook_leaves_behind_is_not_waited_for() {
+        let begin = std::time::Instant::now();
+        run(&hook("sleep 30 & exit 0", json!({})), &state(), &[]).unwrap();
+        assert!(begin.elapsed() < Duration::from_secs(20));
     }
 
     #[test]
