@@ -3,6 +3,8 @@
 //! The map, from effects to what is pure; arrows never point back:
 //!
 //! - [`cli`]: the command line; prints.
+//! - [`shim`]: the containerd shim; runs the verbs of [`runtime`] as processes of their own.
+//! - [`log`]: log lines of both.
 //! - [`runtime`]: the verbs of an OCI runtime, one per process, on libcontainer.
 //! - [`config`]: the configuration files with the origin of every value.
 //! - [`kernel`]: control groups, processes, terminals; the only room with paths under `/sys` and `/proc`
@@ -18,5 +20,7 @@ pub mod config;
     reason = "system calls; every other room denies unsafe code"
 )]
 pub mod kernel;
+pub mod log;
 pub mod model;
 pub mod runtime;
+pub mod shim;

@@ -1,7 +1,11 @@
-//! One executable. The name it is called by does not change what it does, so that it can stand in for `runc`.
+//! One executable under two names: a containerd shim if it is called like one, else the command line.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    elastic_mem::cli::main()
+    if elastic_mem::shim::is_called() {
+        elastic_mem::shim::main()
+    } else {
+        elastic_mem::cli::main()
+    }
 }

@@ -61,7 +61,11 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    if let Some(err) = config_error.filter(|_| !matches!(args.verb, Verb::Config(_))) {
+    if let Some(err) = config_error {
+        if matches!(args.verb, Verb::Config(_)) {
+            log.fatal(&chain(&err));
+            return ExitCode::FAILURE;
+        }
         tracing::warn!("configuration not used: {}", chain(&err));
     }
     match execute(&program, args, &config) {
@@ -119,11 +123,7 @@ fn parse(program: &str) -> Result<Args, ExitCode> {
 }
 
 fn load_config(args: &Args) -> Result<Config, ConfigError> {
-    let path = match &args.verb {
-        Verb::Config(config) => config.file.clone(),
-        _ => None,
-    };
-    Config::load(&path.unwrap_or_else(|| PathBuf::from(DEFAULT_PATH)))
+    Config::load(args.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH)))
 }
 
 fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
@@ -227,7 +227,7 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
         Verb::Features => output::json(&runtime::features())?,
         Verb::Checkpoint(_) => return Err(Failure::new("checkpoint is not supported")),
         Verb::Restore(_) => return Err(Failure::new("restore is not supported")),
-        Verb::Config(verb) => show_config(&verb)?,
+        Verb::Config(verb) => show_config(&verb, config)?,
         Verb::Completions(verb) => output::completions(&mut command(program), verb.shell)?,
         Verb::Man(verb) => output::man_pages(&command(program), &verb.folder)?,
     }
@@ -329,16 +329,11 @@ fn spec(verb: &args::Spec) -> Result<(), Failure> {
     }
 }
 
-fn show_config(verb: &args::ShowConfig) -> Result<(), Failure> {
-    let path = verb
-        .file
-        .clone()
-        .unwrap_or_else(|| PathBuf::from(DEFAULT_PATH));
-    let config = Config::load(&path)?;
+fn show_config(verb: &args::ShowConfig, config: &Config) -> Result<(), Failure> {
     if verb.json {
-        return Ok(output::json(&output::config_json(&config))?);
+        return Ok(output::json(&output::config_json(config))?);
     }
-    Ok(output::text(&output::config_table(&config))?)
+    Ok(output::text(&output::config_table(config))?)
 }
 
 /// The value of a global option before the command line is understood as a whole.

@@ -15,7 +15,8 @@ use nix::fcntl::{AtFlags, FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MemFdCreateFlag, memfd_create};
 use rustix::mount::OpenTreeFlags;
 
-const SELF: &str = "/proc/self/exe";
+/// The running executable, also after its file was replaced.
+pub const SELF: &str = "/proc/self/exe";
 /// Set for the second execution only; stops a loop should the protected view not be recognised.
 const MARK: &str = "ELASTIC_MEM_PROTECTED";
 const MOUNT_ATTR_RDONLY: u64 = 0x1;

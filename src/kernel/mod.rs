@@ -4,11 +4,13 @@
 //! knows nothing of containers, profiles or prices: values in, effects out, typed errors back.
 
 pub mod cgroup;
+pub mod children;
 pub mod exe;
 pub mod keyring;
 pub mod mount;
 pub mod process;
 pub mod tty;
+pub mod watch;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -85,6 +87,14 @@ pub fn reason(err: &io::Error) -> String {
 
 /// Result of an access to the kernel.
 pub type Result<T> = std::result::Result<T, KernelError>;
+
+/// Names this boot of the host: what was recorded under another name is stale.
+///
+/// # Errors
+/// `Io`.
+pub fn boot_id() -> Result<String> {
+    read_text(Path::new("/proc/sys/kernel/random/boot_id"))
+}
 
 /// Reads a kernel file whole, as text without the trailing newline.
 pub(crate) fn read_text(path: &Path) -> Result<String> {

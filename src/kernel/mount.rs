@@ -19,6 +19,27 @@ pub fn detached_copy(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::mount::open_tree(rustix::fs::CWD, path, flags)?)
 }
 
+/// Unmounts everything at `path` and below; a path that is no mount point or does not exist is fine.
+///
+/// What is in use is taken out of the tree and goes when its last user does.
+///
+/// # Errors
+/// The kernel's reason.
+pub fn unmount_all(path: &Path) -> io::Result<()> {
+    use nix::errno::Errno;
+    use nix::mount::{MntFlags, umount2};
+    loop {
+        match umount2(path, MntFlags::UMOUNT_NOFOLLOW) {
+            // There may be another mount beneath.
+            Ok(()) => {}
+            Err(Errno::EINVAL | Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+            // Mounts below it, or an open file: the kernel takes the whole tree.
+            Err(Errno::EBUSY) => umount2(path, MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH)?,
+            Err(err) => return Err(err.into()),
+        }
+    }
+}
+
 /// Attaches a detached copy at `target` (move_mount(2)).
 ///
 /// # Errors

@@ -37,6 +37,7 @@ pub use features::features;
 pub use foreground::{exec, run};
 pub use lifecycle::{delete, kill, pause, resume, start};
 pub use report::{OomWatch, StateReport, list, process_table, processes, state, stats_event};
+pub(crate) use state::write_atomic;
 pub use state::{Container, Init, State, Status, Store};
 pub use update::{UpdateOptions, update, update_from};
 

@@ -33,6 +33,9 @@ pub(super) struct Args {
     /// Form of the log
     #[arg(long, global = true, value_enum)]
     pub(super) log_format: Option<LogFormat>,
+    /// Configuration file in place of /etc/elastic-mem/config.toml; the folder config.d beside it is read too
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
     /// Log what is done in detail
     #[arg(long, global = true)]
     pub(super) debug: bool,
@@ -66,7 +69,7 @@ pub(super) fn without_rootless(args: impl Iterator<Item = OsString>) -> Vec<OsSt
                 args.next_if(|next| ["true", "false", "auto"].iter().any(|word| next == word));
                 continue;
             }
-            if ["--root", "--log", "--log-format", "--criu"].contains(&&*text) {
+            if ["--root", "--log", "--log-format", "--config", "--criu"].contains(&&*text) {
                 out.push(arg);
                 out.extend(args.next());
                 continue;
@@ -359,9 +362,6 @@ pub(super) struct ShowConfig {
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
-    /// Main file; the folder config.d beside it is read too
-    #[arg(long, value_name = "PATH")]
-    pub(super) file: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]

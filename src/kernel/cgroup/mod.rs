@@ -5,6 +5,7 @@
 
 mod devices;
 mod hierarchy;
+mod oom;
 mod resources;
 mod stats;
 
@@ -17,7 +18,7 @@ use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
 pub use hierarchy::{Hierarchies, Version};
-pub use stats::Stats;
+pub use stats::{BlkioEntry, Counter, FlatKeyed, Pressure, PressureLine, Stats};
 
 use super::{KernelError, Result, read_text, write_text};
 

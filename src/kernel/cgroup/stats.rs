@@ -284,6 +284,80 @@ impl Cgroup {
     }
 }
 
+/// Lines `KEY NUMBER` of a kernel file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FlatKeyed(BTreeMap<String, u64>);
+
+impl FlatKeyed {
+    /// The number of a key; 0 when there is none.
+    pub fn get(&self, key: &str) -> u64 {
+        get(&self.0, key)
+    }
+}
+
+/// Pressure stall information of one resource (kernel document `accounting/psi`).
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Pressure {
+    /// Time in which at least one task waited.
+    pub some: PressureLine,
+    /// Time in which all tasks waited.
+    pub full: PressureLine,
+}
+
+/// Shares of time in percent over the last seconds, and the whole time in microseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct PressureLine {
+    /// Percent of the last 10 s.
+    pub avg10: f64,
+    /// Percent of the last 60 s.
+    pub avg60: f64,
+    /// Percent of the last 300 s.
+    pub avg300: f64,
+    /// Microseconds since the cgroup was made.
+    pub total: u64,
+}
+
+impl Cgroup {
+    /// A file of lines `KEY NUMBER`; empty when it is not there.
+    pub fn flat_keyed(&self, controller: &str, file: &str) -> FlatKeyed {
+        let map = self.controller(controller).map(|dir| flat_keyed(dir, file));
+        FlatKeyed(map.unwrap_or_default())
+    }
+
+    /// A file with one number: `max` is the largest, an absent file 0.
+    pub fn number(&self, controller: &str, file: &str) -> u64 {
+        self.controller(controller)
+            .map_or(0, |dir| number(dir, file))
+    }
+
+    /// A pressure file of cgroup v2, `memory.pressure` and the like; `None` when the kernel keeps none.
+    pub fn pressure(&self, file: &str) -> Option<Pressure> {
+        parse_pressure(&read_text(&self.controller("")?.join(file)).ok()?)
+    }
+}
+
+fn parse_pressure(text: &str) -> Option<Pressure> {
+    let mut pressure = Pressure::default();
+    for line in text.lines() {
+        let mut fields = line.split_ascii_whitespace();
+        let target = match fields.next()? {
+            "some" => &mut pressure.some,
+            "full" => &mut pressure.full,
+            _ => continue,
+        };
+        for (key, value) in fields.filter_map(|field| field.split_once('=')) {
+            match key {
+                "avg10" => target.avg10 = value.parse().ok()?,
+                "avg60" => target.avg60 = value.parse().ok()?,
+                "avg300" => target.avg300 = value.parse().ok()?,
+                "total" => target.total = value.parse().ok()?,
+                _ => {}
+            }
+        }
+    }
+    Some(pressure)
+}
+
 fn text(dir: &Path, file: &str) -> String {
     read_text(&dir.join(file)).unwrap_or_default()
 }

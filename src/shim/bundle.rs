@@ -1,0 +1,122 @@
+//! The few things that the shim itself must know of a bundle's `config.json`.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::error::{Result, ShimError};
+
+/// Annotations by which containers share a shim, the first one present counts.
+const GROUPING: [&str; 2] = [
+    "io.containerd.runc.v2.group",
+    "io.kubernetes.cri.sandbox-id",
+];
+
+/// Part of an OCI configuration.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Bundle {
+    annotations: HashMap<String, String>,
+    linux: Linux,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Linux {
+    namespaces: Vec<Namespace>,
+    resources: Resources,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Namespace {
+    #[serde(rename = "type")]
+    kind: String,
+    path: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Resources {
+    memory: Memory,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Memory {
+    limit: Option<i64>,
+}
+
+impl Bundle {
+    /// Reads the configuration in a bundle folder.
+    ///
+    /// # Errors
+    /// `Failed` when it cannot be read or is no JSON of that form.
+    pub(super) fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join("config.json");
+        let fail = |err: &dyn std::fmt::Display| {
+            ShimError::Failed(format!("read {}: {err}", path.display()))
+        };
+        let bytes = std::fs::read(&path).map_err(|err| fail(&crate::kernel::reason(&err)))?;
+        serde_json::from_slice(&bytes).map_err(|err| fail(&err))
+    }
+
+    /// The name that this container shares with others of its shim; its own id without one.
+    pub(super) fn group<'a>(&'a self, id: &'a str) -> &'a str {
+        GROUPING
+            .iter()
+            .find_map(|key| self.annotations.get(*key))
+            .map_or(id, String::as_str)
+    }
+
+    /// Whether its processes outlive its init: they do unless the kernel ends them with a PID namespace.
+    pub(super) fn outlives_init(&self) -> bool {
+        let own = |namespace: &Namespace| namespace.kind == "pid" && namespace.path.is_empty();
+        !self.linux.namespaces.iter().any(own)
+    }
+
+    /// The declared memory limit in bytes.
+    pub(super) fn memory_limit(&self) -> Option<u64> {
+        let limit = self.linux.resources.memory.limit?;
+        u64::try_from(limit).ok().filter(|limit| *limit > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bundle(json: &str) -> Bundle {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn containers_of_a_pod_share_a_name() {
+        assert_eq!(bundle("{}").group("a"), "a");
+        let pod = bundle(r#"{"annotations":{"io.kubernetes.cri.sandbox-id":"p"}}"#);
+        assert_eq!(pod.group("a"), "p");
+    }
+
+    #[test]
+    fn a_pid_namespace_of_its_own_ends_with_the_init() {
+        let own = bundle(r#"{"linux":{"namespaces":[{"type":"pid"}]}}"#);
+        let shared = bundle(r#"{"linux":{"namespaces":[{"type":"pid","path":"/x"}]}}"#);
+        assert!(!own.outlives_init());
+        assert!(shared.outlives_init());
+        assert!(bundle("{}").outlives_init());
+    }
+
+    #[test]
+    fn no_limit_is_none() {
+        let limit = |json: &str| {
+            bundle(&format!(
+                r#"{{"linux":{{"resources":{{"memory":{json}}}}}}}"#
+            ))
+            .memory_limit()
+        };
+        assert_eq!(limit("{}"), None);
+        assert_eq!(limit(r#"{"limit":-1}"#), None);
+        assert_eq!(limit(r#"{"limit":1024}"#), Some(1024));
+    }
+}

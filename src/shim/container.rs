@@ -1,0 +1,152 @@
+//! One container with its processes.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::engine::Engine;
+use super::error::{Result, ShimError};
+use super::process::{Phase, Process};
+use super::record::Folder;
+use crate::kernel::cgroup::Cgroup;
+
+/// A container that stands.
+#[derive(Debug)]
+pub(super) struct Container {
+    pub(super) id: String,
+    pub(super) bundle: PathBuf,
+    pub(super) engine: Engine,
+    pub(super) folder: Folder,
+    pub(super) cgroup: Cgroup,
+    /// Whether processes of others may be in the control group: they are left alone.
+    pub(super) cgroup_shared: bool,
+    /// Whether its processes outlive its init.
+    pub(super) outlives_init: bool,
+    /// User and group of its root on the host, where they differ.
+    pub(super) io_owner: (u32, u32),
+    pub(super) init: Arc<Process>,
+    paused: AtomicBool,
+    oom_kills: AtomicU64,
+    execs: Mutex<BTreeMap<String, Arc<Process>>>,
+    /// One change at a time.
+    pub(super) turn: tokio::sync::Mutex<()>,
+}
+
+/// What creation found out.
+#[derive(Debug)]
+pub(super) struct Created {
+    pub(super) id: String,
+    pub(super) bundle: PathBuf,
+    pub(super) engine: Engine,
+    pub(super) folder: Folder,
+    pub(super) cgroup: Cgroup,
+    pub(super) cgroup_shared: bool,
+    pub(super) outlives_init: bool,
+    pub(super) io_owner: (u32, u32),
+    pub(super) init: Arc<Process>,
+}
+
+impl Container {
+    pub(super) fn new(created: Created) -> Self {
+        let Created {
+            id,
+            bundle,
+            engine,
+            folder,
+            cgroup,
+            cgroup_shared,
+            outlives_init,
+            io_owner,
+            init,
+        } = created;
+        Self {
+            oom_kills: AtomicU64::new(cgroup.oom_kills()),
+            id,
+            bundle,
+            engine,
+            folder,
+            cgroup,
+            cgroup_shared,
+            outlives_init,
+            io_owner,
+            init,
+            paused: AtomicBool::new(false),
+            execs: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The mount point of the root file system.
+    pub(super) fn rootfs(&self) -> PathBuf {
+        self.bundle.join("rootfs")
+    }
+
+    /// The process of that name; the init for the empty one.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub(super) fn process(&self, exec_id: &str) -> Result<Arc<Process>> {
+        if exec_id.is_empty() {
+            return Ok(Arc::clone(&self.init));
+        }
+        self.execs()
+            .get(exec_id)
+            .map(Arc::clone)
+            .ok_or_else(|| ShimError::NotFound(format!("process does not exist {exec_id}")))
+    }
+
+    /// Adds a process that is to be started later.
+    ///
+    /// # Errors
+    /// `Exists` when the name is taken.
+    pub(super) fn add(&self, process: Process) -> Result<()> {
+        use std::collections::btree_map::Entry;
+        match self.execs().entry(process.exec_id.clone()) {
+            Entry::Occupied(entry) => Err(ShimError::Exists(format!("id {}", entry.key()))),
+            Entry::Vacant(entry) => {
+                entry.insert(Arc::new(process));
+                Ok(())
+            }
+        }
+    }
+
+    /// Forgets an exec'ed process.
+    pub(super) fn remove(&self, exec_id: &str) {
+        self.execs().remove(exec_id);
+    }
+
+    /// Names and ids of the exec'ed processes that there are.
+    pub(super) fn exec_pids(&self) -> BTreeMap<i32, String> {
+        self.execs()
+            .values()
+            .filter(|process| process.pid() != 0)
+            .map(|process| (process.pid(), process.exec_id.clone()))
+            .collect()
+    }
+
+    /// Whether an exec'ed process still runs or is being started.
+    pub(super) fn has_running_exec(&self) -> bool {
+        self.execs()
+            .values()
+            .any(|process| matches!(process.phase(), Phase::Running | Phase::Starting))
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_paused(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Relaxed);
+    }
+
+    /// Whether the OOM killer has killed since this was last asked.
+    pub(super) fn was_oom_killed(&self) -> bool {
+        let now = self.cgroup.oom_kills();
+        now > self.oom_kills.fetch_max(now, Ordering::Relaxed)
+    }
+
+    fn execs(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Process>>> {
+        self.execs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

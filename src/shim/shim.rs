@@ -1,0 +1,544 @@
+//! What the shim does with its containers. Requests come from `service`, ends of processes from `server`.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use containerd_shim_protos::api::ExecProcessRequest;
+use containerd_shim_protos::events::task::{
+    TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskOOM, TaskPaused, TaskResumed,
+    TaskStart,
+};
+use containerd_shim_protos::protobuf::MessageField;
+use nix::libc;
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+use super::children::Children;
+use super::container::Container;
+use super::engine::{self, Streams, memory_file};
+use super::error::{Result, ShimError};
+use super::events::Queue;
+use super::launch::{Launch, PidFile, Unlaunched};
+use super::process::{Exit, Phase, Process};
+use super::rootfs;
+use super::stdio::Paths;
+use crate::kernel::children::Ended;
+use crate::kernel::process::signal_pid;
+use crate::runtime::chain;
+
+/// How long a created container may take to end once its removal was asked for.
+const END_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A process of a container.
+type Known = (Arc<Container>, Arc<Process>);
+
+/// All containers of this process.
+#[derive(Debug)]
+pub(super) struct Shim {
+    pub(super) namespace: String,
+    pub(super) children: Arc<Children>,
+    pub(super) events: Queue,
+    /// Awaited by the server: nothing is left to do.
+    pub(super) done: Notify,
+    pub(super) debug: bool,
+    pub(super) containers: Mutex<BTreeMap<String, Arc<Container>>>,
+    /// Names of containers that are being created.
+    pub(super) creating: Mutex<HashSet<String>>,
+    /// Processes of containers by their ids.
+    running: Mutex<HashMap<i32, Known>>,
+}
+
+impl Shim {
+    pub(super) fn new(namespace: &str, events: Queue, debug: bool) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            children: Arc::default(),
+            events,
+            done: Notify::new(),
+            debug,
+            containers: Mutex::default(),
+            creating: Mutex::default(),
+            running: Mutex::default(),
+        }
+    }
+
+    /// A container by its name.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub(super) fn container(&self, id: &str) -> Result<Arc<Container>> {
+        lock(&self.containers)
+            .get(id)
+            .map(Arc::clone)
+            .ok_or_else(|| ShimError::NotFound(format!("container not created: {id}")))
+    }
+
+    /// Whether there is nothing left to look after.
+    pub(super) fn is_empty(&self) -> bool {
+        lock(&self.containers).is_empty() && lock(&self.creating).is_empty()
+    }
+
+    /// Starts the program of a created container, or a process that was added.
+    ///
+    /// # Errors
+    /// `NotFound`, `Failed`.
+    pub(super) async fn start(&self, id: &str, exec_id: &str) -> Result<u32> {
+        let container = self.container(id)?;
+        let process = container.process(exec_id)?;
+        let _turn = container.turn.lock().await;
+        let word = match process.phase() {
+            Phase::Created => None,
+            Phase::Stopped => Some("stopped"),
+            Phase::Running | Phase::Starting if process.is_init() && container.is_paused() => {
+                Some("paused")
+            }
+            Phase::Running | Phase::Starting => Some("running"),
+        };
+        if let Some(word) = word {
+            return Err(ShimError::Failed(format!("cannot start a {word} process")));
+        }
+        process.enter(Phase::Starting);
+        let result = if process.is_init() {
+            self.start_init(&container).await
+        } else {
+            self.start_exec(&container, &process).await
+        };
+        if let Err(err) = result {
+            // Without a process there is nothing to wait for.
+            if process.pid() == 0 {
+                process.end(255);
+                process.tell_exit();
+            } else {
+                process.enter(Phase::Created);
+            }
+            self.settle(&container, &process);
+            return Err(err);
+        }
+        process.enter(Phase::Running);
+        let pid = process.wire_pid();
+        if process.is_init() {
+            self.events.push(&TaskStart {
+                container_id: container.id.clone(),
+                pid,
+                ..TaskStart::default()
+            });
+        } else {
+            self.events.push(&TaskExecStarted {
+                container_id: container.id.clone(),
+                exec_id: exec_id.to_owned(),
+                pid,
+                ..TaskExecStarted::default()
+            });
+        }
+        // It may have ended before its start was told.
+        self.settle(&container, &process);
+        Ok(pid)
+    }
+
+    async fn start_init(&self, container: &Arc<Container>) -> Result<()> {
+        container
+            .engine
+            .run(["start", &container.id])
+            .await
+            .map_err(|failure| ShimError::failed("OCI runtime start failed", failure))
+    }
+
+    async fn start_exec(&self, container: &Arc<Container>, process: &Arc<Process>) -> Result<()> {
+        if container.is_paused() {
+            return Err(ShimError::Failed(
+                "cannot exec in a paused state".to_owned(),
+            ));
+        }
+        if container.init.phase() == Phase::Stopped {
+            return Err(ShimError::Failed(
+                "cannot exec in a stopped state".to_owned(),
+            ));
+        }
+        let spec =
+            memory_file(&process.take_spec()).map_err(ShimError::from_io("process description"))?;
+        let pid_file = PidFile::new(&container.bundle);
+        let launch = Launch {
+            args: vec![
+                "exec".into(),
+                "--process".into(),
+                engine::extra_path(),
+                "--detach".into(),
+                "--pid-file".into(),
+                pid_file.0.clone(),
+            ],
+            id: &container.id,
+            name: &process.exec_id,
+            owner: container.io_owner,
+            extra: Some(OwnedFd::from(spec)),
+        };
+        let expecting = self.children.expect();
+        let held = self
+            .launch(&container.engine, launch, &process.paths)
+            .await
+            .map_err(|Unlaunched { err, .. }| match err {
+                ShimError::Failed(text) => {
+                    ShimError::Failed(format!("OCI runtime exec failed: {text}"))
+                }
+                other => other,
+            })?;
+        process.exists(pid_file.read()?, held);
+        self.watch(container, process);
+        drop(expecting);
+        Ok(())
+    }
+
+    /// From now on the end of this process has a meaning; it may lie in the past.
+    pub(super) fn watch(&self, container: &Arc<Container>, process: &Arc<Process>) {
+        let pid = process.pid();
+        match self.children.early(pid) {
+            Some(ended) => self.process_ended(container, process, ended),
+            None => {
+                let known = (Arc::clone(container), Arc::clone(process));
+                lock(&self.running).insert(pid, known);
+            }
+        }
+    }
+
+    /// A child was reaped.
+    pub(super) fn reaped(&self, ended: Ended) {
+        let Some(ended) = self.children.reaped(ended) else {
+            return;
+        };
+        let known = lock(&self.running).remove(&ended.pid);
+        match known {
+            Some((container, process)) => self.process_ended(&container, &process, ended),
+            None => self.children.keep(ended),
+        }
+    }
+
+    fn process_ended(&self, container: &Container, process: &Arc<Process>, ended: Ended) {
+        if process.is_init() {
+            self.tell_oom(container);
+            if container.outlives_init && !container.cgroup_shared {
+                // With a PID namespace of its own the kernel has done so already.
+                if let Err(err) = container.cgroup.signal_all(libc::SIGKILL) {
+                    tracing::warn!(%err, id = container.id, "processes left behind");
+                }
+            }
+        }
+        let is_starting = process.phase() == Phase::Starting;
+        process.end(ended.code);
+        if !is_starting {
+            self.settle(container, process);
+        }
+    }
+
+    /// Tells the end of a process once everything that must be told before it has been.
+    fn settle(&self, container: &Container, process: &Process) {
+        let init_waits = |container: &Container| container.has_running_exec();
+        if !process.is_init() {
+            self.tell_exit(container, process);
+        }
+        // The end of the init comes last.
+        if container.init.exit().is_some()
+            && container.init.phase() != Phase::Starting
+            && !init_waits(container)
+        {
+            self.tell_exit(container, &container.init);
+        }
+    }
+
+    fn tell_exit(&self, container: &Container, process: &Process) {
+        let Some(exit) = process.tell_exit() else {
+            return;
+        };
+        let id = if process.is_init() {
+            &container.id
+        } else {
+            &process.exec_id
+        };
+        self.events.push(&TaskExit {
+            container_id: container.id.clone(),
+            id: id.clone(),
+            pid: process.wire_pid(),
+            exit_status: exit.code,
+            exited_at: MessageField::some(exit.at),
+            ..TaskExit::default()
+        });
+    }
+
+    /// Tells of the OOM killer, if it has been at work since the last look; whether it has.
+    pub(super) fn tell_oom(&self, container: &Container) -> bool {
+        let killed = container.was_oom_killed();
+        if killed {
+            self.events.push(&TaskOOM {
+                container_id: container.id.clone(),
+                ..TaskOOM::default()
+            });
+        }
+        killed
+    }
+
+    /// Removes a container that has ended or was never started, or an exec'ed process that has ended.
+    ///
+    /// # Errors
+    /// `NotFound`, `Failed`.
+    pub(super) async fn delete(&self, id: &str, exec_id: &str) -> Result<(u32, Exit)> {
+        let container = self.container(id)?;
+        let process = container.process(exec_id)?;
+        let _turn = container.turn.lock().await;
+        match process.phase() {
+            Phase::Running | Phase::Starting => {
+                let word = match process.is_init() && container.is_paused() {
+                    true => "paused",
+                    false => "running",
+                };
+                return Err(ShimError::Failed(format!("cannot delete a {word} process")));
+            }
+            Phase::Created | Phase::Stopped => {}
+        }
+        let exit = if process.is_init() {
+            self.delete_init(&container).await?
+        } else {
+            if let Some(held) = process.take_held() {
+                held.finish().await;
+            }
+            container.remove(exec_id);
+            process.exit().unwrap_or_else(|| Exit {
+                code: 0,
+                at: super::process::now(),
+            })
+        };
+        Ok((process.wire_pid(), exit))
+    }
+
+    async fn delete_init(&self, container: &Arc<Container>) -> Result<Exit> {
+        let init = &container.init;
+        match container.engine.run(["delete", &container.id]).await {
+            Err(failure) if failure.text.contains("container does not exist") => {}
+            other => {
+                other.map_err(|err| ShimError::failed("OCI runtime delete failed", err))?;
+            }
+        }
+        let exit = tokio::time::timeout(END_PATIENCE, init.wait())
+            .await
+            .map_err(|_| ShimError::Failed("container init still running".to_owned()))?;
+        if let Some(held) = init.take_held() {
+            held.finish().await;
+        }
+        rootfs::unmount(&container.rootfs());
+        container.folder.remove();
+        lock(&self.containers).remove(&container.id);
+        self.events.push(&TaskDelete {
+            container_id: container.id.clone(),
+            pid: init.wire_pid(),
+            exit_status: exit.code,
+            exited_at: MessageField::some(exit.at.clone()),
+            ..TaskDelete::default()
+        });
+        Ok(exit)
+    }
+
+    /// Adds a process, to be started later.
+    ///
+    /// # Errors
+    /// `NotFound`, `Exists`, `Invalid` without a description, `Failed` in a container that has stopped.
+    pub(super) fn exec(&self, request: ExecProcessRequest) -> Result<()> {
+        let container = self.container(&request.id)?;
+        if request.exec_id.is_empty() {
+            return Err(ShimError::Invalid("exec id cannot be empty".to_owned()));
+        }
+        if container.process(&request.exec_id).is_ok() {
+            return Err(ShimError::Exists(format!("id {}", request.exec_id)));
+        }
+        let word = match container.init.phase() {
+            Phase::Stopped => Some("stopped"),
+            _ if container.is_paused() => Some("paused"),
+            _ => None,
+        };
+        if let Some(word) = word {
+            return Err(ShimError::Failed(format!("cannot exec in a {word} state")));
+        }
+        let spec = request
+            .spec
+            .into_option()
+            .ok_or_else(|| ShimError::Invalid("the request describes no process".to_owned()))?;
+        let paths = Paths {
+            terminal: request.terminal,
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+        };
+        let process = Process::new(&request.exec_id, paths);
+        process.set_spec(spec.value);
+        container.add(process)?;
+        self.events.push(&TaskExecAdded {
+            container_id: request.id,
+            exec_id: request.exec_id,
+            ..TaskExecAdded::default()
+        });
+        Ok(())
+    }
+
+    /// Sends a signal to a process, or to all of a container.
+    ///
+    /// # Errors
+    /// `NotFound` when it has ended, `Precondition` before it exists.
+    pub(super) async fn kill(&self, id: &str, exec_id: &str, signal: u32, all: bool) -> Result<()> {
+        let container = self.container(id)?;
+        let process = container.process(exec_id)?;
+        let signal = i32::try_from(signal)
+            .map_err(|_| ShimError::Invalid(format!("{signal} is no signal")))?;
+        if all && process.is_init() {
+            let number = signal.to_string();
+            let args = ["kill", "--all", &container.id, &number];
+            return container.engine.run(args).await.map_err(kill_error);
+        }
+        if process.phase() == Phase::Stopped {
+            return Err(ShimError::NotFound("process already finished".to_owned()));
+        }
+        if process.pid() == 0 {
+            return Err(ShimError::Precondition("process not created".to_owned()));
+        }
+        // Until it is reaped, which happens on this thread, its id belongs to it.
+        signal_pid(process.pid(), signal).map_err(|err| match err.is_gone() {
+            true => ShimError::NotFound("process already finished".to_owned()),
+            false => ShimError::Failed(chain(&err)),
+        })?;
+        if signal == libc::SIGKILL && container.cgroup.is_frozen() {
+            // A frozen process of cgroup v1 dies only once it is thawed.
+            container
+                .cgroup
+                .thaw()
+                .map_err(|err| ShimError::Failed(chain(&err)))?;
+        }
+        Ok(())
+    }
+
+    /// Freezes a container.
+    ///
+    /// # Errors
+    /// `NotFound`, `Failed`.
+    pub(super) async fn pause(&self, id: &str) -> Result<()> {
+        let container = self.container(id)?;
+        let _turn = container.turn.lock().await;
+        match container.init.phase() {
+            Phase::Running if container.is_paused() => Err("cannot pause a paused container"),
+            Phase::Running | Phase::Starting => Ok(()),
+            Phase::Created => Err("cannot pause task in created state"),
+            Phase::Stopped => Err("cannot pause a stopped container"),
+        }
+        .map_err(|text| ShimError::Failed(text.to_owned()))?;
+        let paused = container.engine.run(["pause", &container.id]).await;
+        paused.map_err(|err| ShimError::failed("OCI runtime pause failed", err))?;
+        container.set_paused(true);
+        self.events.push(&TaskPaused {
+            container_id: container.id.clone(),
+            ..TaskPaused::default()
+        });
+        Ok(())
+    }
+
+    /// Thaws a container.
+    ///
+    /// # Errors
+    /// `NotFound`, `Failed`.
+    pub(super) async fn resume(&self, id: &str) -> Result<()> {
+        let container = self.container(id)?;
+        let _turn = container.turn.lock().await;
+        match container.init.phase() {
+            Phase::Running if container.is_paused() => Ok(()),
+            Phase::Running | Phase::Starting => Err("cannot resume a running process"),
+            Phase::Created => Err("cannot resume task in created state"),
+            Phase::Stopped => Err("cannot resume a stopped container"),
+        }
+        .map_err(|text| ShimError::Failed(text.to_owned()))?;
+        let resumed = container.engine.run(["resume", &container.id]).await;
+        resumed.map_err(|err| ShimError::failed("OCI runtime resume failed", err))?;
+        container.set_paused(false);
+        self.events.push(&TaskResumed {
+            container_id: container.id.clone(),
+            ..TaskResumed::default()
+        });
+        Ok(())
+    }
+
+    /// Changes limits, given as `linux.resources` JSON.
+    ///
+    /// # Errors
+    /// `NotFound`, `Failed`.
+    pub(super) async fn update(&self, id: &str, resources: &[u8]) -> Result<()> {
+        let container = self.container(id)?;
+        let _turn = container.turn.lock().await;
+        if container.init.phase() == Phase::Stopped {
+            return Err(ShimError::Failed(
+                "cannot update a stopped container".to_owned(),
+            ));
+        }
+        let streams = Streams {
+            stdin: memory_file(resources)
+                .map_err(ShimError::from_io("resources"))?
+                .into(),
+            ..Streams::null()
+        };
+        let args = ["update", "--resources", "-", &container.id];
+        container.engine.run_with(args, streams, None).await?;
+        Ok(())
+    }
+
+    /// Tells of the OOM killer as long as the container lives.
+    pub(super) async fn watch_oom(self: Arc<Self>, container: Arc<Container>) {
+        let news = match container
+            .cgroup
+            .watch_oom()
+            .map(crate::kernel::watch::watch)
+        {
+            Ok(Ok(news)) => news,
+            Ok(Err(err)) => {
+                tracing::warn!(%err, "no news of the OOM killer");
+                return;
+            }
+            Err(err) => {
+                tracing::warn!("no news of the OOM killer: {}", chain(&err));
+                return;
+            }
+        };
+        let looking = async {
+            while let Ok(mut ready) = news.readable().await {
+                let mut bytes = [0; 512];
+                // Emptied; what it says does not matter.
+                while rustix::io::read(news.get_ref(), &mut bytes).is_ok_and(|count| count > 0) {}
+                ready.clear_ready();
+                // cgroup v1 tells before it kills.
+                for pause in [0, 1, 5, 20, 100] {
+                    sleep(Duration::from_millis(pause)).await;
+                    if self.tell_oom(&container) {
+                        break;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = looking => {}
+            _ = container.init.wait() => {}
+        }
+    }
+}
+
+fn kill_error(failure: engine::Failure) -> ShimError {
+    let text = failure.text;
+    let gone = [
+        "container not running",
+        "no such process",
+        "process already finished",
+    ];
+    if gone.iter().any(|words| text.contains(words)) {
+        return ShimError::NotFound("process already finished".to_owned());
+    }
+    if text.contains("does not exist") {
+        return ShimError::NotFound("no such container".to_owned());
+    }
+    ShimError::Failed(format!("unknown error after kill: {text}"))
+}
+
+/// What a mutex guards; a panic of another holder leaves it as it was.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
