@@ -3,7 +3,8 @@
 import json
 import os
 
-SECCOMP = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "data", "seccomp-docker-default.json")
+BENCH = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+SECCOMP = os.path.join(BENCH, "data", "seccomp-docker-default.json")
 MEMORY_LIMIT = 256 << 20
 
 DOCKER_CAPABILITIES = [

@@ -61,14 +61,14 @@ class Children:
         self.cpu = 0.0
         os.truncate(self.log_path, 0)
 
-    def run(self, argv):
+    def run(self, argv, env=None):
         """Runs a command to its end; returns (wall, CPU) seconds of the command and what it waited for."""
         log_flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         begin = time.perf_counter()
         pid = os.posix_spawn(
             argv[0],
             argv,
-            os.environ,
+            os.environ if env is None else env,
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_OPEN, 1, self.log_path, log_flags, 0o600),
@@ -190,6 +190,43 @@ def ratio_of_medians(ours, theirs, seed):
     return ratio(pairs), resampled[int(RESAMPLES * 0.025)], resampled[int(RESAMPLES * 0.975) - 1]
 
 
+def median_interval(values, seed):
+    """Median with a 95 % bootstrap interval."""
+    if len(values) < FEWEST_ROUNDS:
+        raise NotMeasured(f"only {len(values)} values were measured; {FEWEST_ROUNDS} are needed")
+    chance = random.Random(seed)
+    resampled = sorted(statistics.median(chance.choices(values, k=len(values))) for _ in range(RESAMPLES))
+    return statistics.median(values), resampled[int(RESAMPLES * 0.025)], resampled[int(RESAMPLES * 0.975) - 1]
+
+
+def slope(values):
+    """Growth per step: the line of least squares through the values."""
+    middle, mean = (len(values) - 1) / 2, statistics.fmean(values)
+    over = sum((at - middle) * (value - mean) for at, value in enumerate(values))
+    return over / sum((at - middle) ** 2 for at in range(len(values)))
+
+
+def slope_interval(values, seed, block=5):
+    """Growth per step with a 95 % interval: bootstrap of blocks of residuals, since neighbours are alike."""
+    if len(values) < 4 * block:
+        raise NotMeasured(f"only {len(values)} values for a slope; {4 * block} are needed")
+    found = slope(values)
+    middle, mean = (len(values) - 1) / 2, statistics.fmean(values)
+    line = [mean + found * (at - middle) for at in range(len(values))]
+    residuals = [value - fitted for value, fitted in zip(values, line)]
+    chance = random.Random(seed)
+
+    def resampled():
+        drawn = []
+        while len(drawn) < len(values):
+            begin = chance.randrange(len(values) - block + 1)
+            drawn += residuals[begin : begin + block]
+        return slope([fitted + residual for fitted, residual in zip(line, drawn)])
+
+    slopes = sorted(resampled() for _ in range(RESAMPLES // 2))
+    return found, slopes[int(len(slopes) * 0.025)], slopes[int(len(slopes) * 0.975) - 1]
+
+
 def spread(values):
     """Interquartile range."""
     low, _, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -223,11 +260,10 @@ def check_writable(path):
         os.unlink(path)
 
 
-def show_progress(number, rounds):
+def show_progress(number, rounds, what=""):
     if sys.stderr.isatty():
-        print(f"\r\x1b[Kround {number} of {rounds}", end="", file=sys.stderr, flush=True)
-        if number == rounds:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        text = f"{what}round {number} of {rounds}" if number < rounds else ""
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
 # Goals

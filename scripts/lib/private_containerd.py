@@ -179,8 +179,12 @@ class PrivateContainerd:
             tail = file.read().strip().splitlines()[-lines:]
         return "".join(f"\n  {line}" for line in tail)
 
-    def version(self):
-        return self.call("version")
+    def version_line(self):
+        """containerd and its version, in one line."""
+        text = subprocess.run(
+            [os.path.join(self.programs, "containerd"), "--version"], capture_output=True, text=True, check=False
+        ).stdout.split()
+        return f"containerd {text[2]}" if len(text) > 2 else "containerd ?"
 
     def task_folder(self, container):
         """The bundle of a container, as containerd lays it out."""
