@@ -251,8 +251,8 @@ SVG_STYLE = """
 """
 
 
-def svg_plot(samples, declared, title):
-    """The same plot as a picture, for light and dark pages."""
+def svg_plot(samples, declared, title, note=""):
+    """The same plot as a picture, for light and dark pages. `note` says what it ran under."""
     width, height, left, right, head, foot = 900, 440, 70, 24, 84, 46
     inner_w, inner_h = width - left - right, height - head - foot
     f = figures(samples, declared)
@@ -340,5 +340,7 @@ def svg_plot(samples, declared, title):
         out.append(f'<line class="{kind}" x1="{at}" x2="{at + 18}" y1="69" y2="69" {style}/>')
         out.append(f'<text class="dim" x="{at + 24}" y="74">{text}</text>')
         at += 46 + 8 * len(text)
+    if note:
+        out.append(f'<text class="dim" x="{width - right}" y="30" text-anchor="end">{escape(note)}</text>')
     out.append("</svg>")
     return "\n".join(out) + "\n"

@@ -174,6 +174,18 @@ class PrivateContainerd:
             raise ContainerdFailed(f"ctr {' '.join(words)} ended with status {result.returncode}: {text}")
         return text
 
+    def snapshotter(self):
+        """The one that works on the file system of the folder: overlayfs if it can carry the layers of an overlay."""
+        names = ("lower", "upper", "work", "all")
+        paths = {name: self._subfolder(os.path.join("overlay-test", name)) for name in names}
+        libc = ctypes.CDLL(None, use_errno=True)
+        options = f"lowerdir={paths['lower']},upperdir={paths['upper']},workdir={paths['work']}".encode()
+        mounted = libc.mount(b"overlay", os.fsencode(paths["all"]), b"overlay", 0, options) == 0
+        if mounted:
+            libc.umount2(os.fsencode(paths["all"]), 0)
+        shutil.rmtree(os.path.join(self.folder, "overlay-test"), ignore_errors=True)
+        return "overlayfs" if mounted else "native"
+
     def log_tail(self, lines=6):
         with open(self.log, encoding="utf-8", errors="replace") as file:
             tail = file.read().strip().splitlines()[-lines:]
