@@ -220,6 +220,7 @@ class PrivateContainerd:
         with contextlib.suppress(ChildProcessError):
             self.stop()
         remove(self.folder)
+        self._lock.close()
 
 
 # What was left, found by the folder alone
