@@ -12,7 +12,7 @@ import time
 
 from bundles import make_config
 from measure import PATIENCE_S, NotMeasured
-from private_containerd import socket_path
+from private_containerd import shim_answer
 from ttrpc import CallFailed, Task
 
 PHASES = ("start", "Create", "Start", "Wait", "Delete", "Shutdown", "delete")
@@ -102,13 +102,13 @@ class Replay:
             file.seek(at)
             reply = file.read().decode(errors="replace")
         with contextlib.suppress(ValueError):
-            path = socket_path(reply)
+            path, version = shim_answer(reply)
         if path is None:
             raise NotMeasured(f"{self.shims[role]} start answered with no address: {reply!r}")
         # Where a shim does not write it itself: what is left after a crash is found by it.
         with open(os.path.join(container.bundle, "address"), "w", encoding="utf-8") as file:
             file.write(f"unix://{path}")
-        return path, Task(path, self.containerd.namespace, PATIENCE_S)
+        return path, Task(path, version, self.containerd.namespace, PATIENCE_S)
 
     def run(self, role, container):
         """A container's whole life in a shim of its own; returns {phase: seconds}."""

@@ -7,7 +7,7 @@ body, number of the stream (odd from a client), type (1 request, 2 response), fl
 import socket
 import struct
 
-SERVICE = "containerd.task.v2.Task"
+SERVICE = "containerd.task.v{}.Task"  # the messages of versions 2 and 3 are the same
 NAMESPACE_KEY = "containerd-namespace-ttrpc"
 REQUEST, RESPONSE = 1, 2
 HEADER = struct.Struct(">IIBB")
@@ -97,7 +97,8 @@ def first(message, field, default=0):
 class Task:
     """A connection to a shim. Requests are sent at once; answers are taken in any order."""
 
-    def __init__(self, path, namespace, timeout):
+    def __init__(self, path, version, namespace, timeout):
+        self.service = SERVICE.format(version)
         self.namespace = namespace
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.settimeout(timeout)
@@ -113,7 +114,7 @@ class Task:
         """Sends a request; returns the stream on which its answer comes."""
         self.stream += 2
         metadata = [(1, NAMESPACE_KEY), (2, self.namespace)]
-        body = encode([(1, SERVICE), (2, method), (3, encode(fields)), (5, metadata)])
+        body = encode([(1, self.service), (2, method), (3, encode(fields)), (5, metadata)])
         self.socket.sendall(HEADER.pack(len(body), self.stream, REQUEST, 0) + body)
         return self.stream
 

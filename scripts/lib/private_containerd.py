@@ -266,17 +266,18 @@ def shim_sockets(folder):
                 continue
             with contextlib.suppress(OSError, ValueError):
                 with open(os.path.join(base, name), encoding="utf-8") as file:
-                    path = socket_path(file.read())
+                    path, _ = shim_answer(file.read())
                 if path:
                     yield path
 
 
-def socket_path(reply):
-    """The path in a shim's answer to `start`: a bare address, or a document with one."""
-    reply = reply.strip()
+def shim_answer(reply):
+    """(socket, version of the task service) in a shim's answer to `start`: a bare address, or a document with one."""
+    reply, version = reply.strip(), 2
     if reply.startswith("{"):
-        reply = json.loads(reply).get("address", "")
-    return reply.removeprefix("unix://") if reply.startswith("unix:///") else None
+        document = json.loads(reply)
+        reply, version = document.get("address", ""), document.get("version", version)
+    return (reply.removeprefix("unix://"), version) if reply.startswith("unix:///") else (None, version)
 
 
 def pids_of_programs_below(folder):

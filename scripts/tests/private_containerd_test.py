@@ -62,12 +62,12 @@ class Names(unittest.TestCase):
                 pc.shim_name(wrong)
 
     def test_the_socket_in_an_answer_of_a_shim(self):
-        self.assertEqual(pc.socket_path("unix:///run/s/1\n"), "/run/s/1")
+        self.assertEqual(pc.shim_answer("unix:///run/s/1\n"), ("/run/s/1", 2))
         reply = '{"version": 3, "address": "unix:///run/s/2", "protocol": "ttrpc"}'
-        self.assertEqual(pc.socket_path(reply), "/run/s/2")
-        self.assertIsNone(pc.socket_path("error: no"))
+        self.assertEqual(pc.shim_answer(reply), ("/run/s/2", 3))
+        self.assertEqual(pc.shim_answer("error: no"), (None, 2))
         with self.assertRaises(ValueError):
-            pc.socket_path("{")
+            pc.shim_answer("{")
 
     def test_names_of_mountinfo(self):
         self.assertEqual(pc.unescape(r"/a\040b\134c"), "/a b\\c")
