@@ -15,7 +15,7 @@ from measure import PATIENCE_S, NotMeasured
 from private_containerd import shim_answer
 from ttrpc import CallFailed, Task
 
-PHASES = ("start", "Create", "Start", "Wait", "Delete", "Shutdown", "delete")
+PHASES = ("start", "Create", "Start, Wait", "Delete", "Shutdown", "delete")
 GROUP_ANNOTATION = "io.containerd.runc.v2.group"
 
 
@@ -122,7 +122,9 @@ class Replay:
             _, task = self.connect(role, container)
             done()
             try:
-                self.begin(task, container, done)
+                self.create(task, container)
+                done()
+                self.begin(task, container)
                 status = task.end_wait(container.waits)
                 done()
                 task.delete(container.name)
@@ -138,12 +140,13 @@ class Replay:
             raise NotMeasured(f"the container's process ended with status {status} below {self.shims[role]}")
         return {phase: after - before for phase, before, after in zip(PHASES, times, times[1:])}
 
-    def begin(self, task, container, done=lambda: None):
+    def create(self, task, container):
         task.create(container.name, container.bundle, container.mounts, container.stdout, container.stderr)
-        done()
+
+    def begin(self, task, container):
+        """Start, with a Wait that is pending before: the process may end before Start has been answered."""
         container.waits = task.begin_wait(container.name)
         task.start(container.name)
-        done()
 
     def run_in_group(self, role, container, expected):
         """A container's whole life in a shim that lives on for another one."""
@@ -152,6 +155,7 @@ class Replay:
             try:
                 if path != expected:
                     raise NotMeasured(f"{self.shims[role]} made a second shim for a container of the same group")
+                self.create(task, container)
                 self.begin(task, container)
                 status = task.end_wait(container.waits)
                 task.delete(container.name)
