@@ -66,12 +66,13 @@ class Growth(unittest.TestCase):
 def made_up_samples(ratio, growth):
     """Samples of a shim that takes `ratio` of its peer's memory and time and grows by KiB per container."""
     chance = random.Random(7)
-    samples = {"idle": [], "ctr": [], "replay": [], "growth": {}}
+    samples = {"idle": [], "many": [], "ctr": [], "replay": [], "growth": {}}
     for role, factor in ((shim.OURS, ratio), (shim.PEER, 1.0)):
         for number in range(20):
             noise = chance.uniform(0.98, 1.02)
             idle = {name: 12000 * factor * noise for name in shim.IDLE} | {"threads": round(10 * factor)}
-            samples["idle"].append({"round": number, "role": role, **idle})
+            for kind in ("idle", "many"):
+                samples[kind].append({"round": number, "role": role, **idle})
             cost = {"wall": 0.1 * factor * noise, "cpu": 0.1 * factor * noise}
             samples["ctr"].append({"round": number, "role": role, **cost})
             phases = dict.fromkeys(shim.PHASES, 0.02 * factor * noise)
@@ -94,7 +95,7 @@ class Verdicts(unittest.TestCase):
 
     def test_every_quantity_has_a_row(self):
         rows = shim.rows(made_up_samples(1, 0), 1)
-        self.assertEqual(len(rows), len(shim.IDLE) + 4 + len(shim.PHASES))
+        self.assertEqual(len(rows), len(shim.IDLE) + 1 + 4 + len(shim.PHASES))
         for row in rows:
             self.assertLessEqual(row["low"], row["ratio"])
             self.assertLessEqual(row["ratio"], row["high"])
