@@ -28,7 +28,7 @@ test: ## Run every check: format, lints, unit tests, documents, scripts, build, 
 	@scripts/setup build test
 	@scripts/check
 
-demo: build ## Run a real function in a container and show its memory over time
+demo: build ## Run a real function below containerd and show its memory over time
 	@demo/run
 
 bench: build ## Run all benchmarks, quickly: bench/* --quick

@@ -1,4 +1,4 @@
-"""The demo: builds a bundle of a real function, runs it, and shows its memory over time."""
+"""The demo: an image of a real function, run below a containerd of its own; shows its memory over time."""
 
 import signal
 
@@ -10,18 +10,20 @@ import fcntl
 import hashlib
 import json
 import os
-import secrets
 import shutil
 import subprocess
 import sys
 import time
 
-import memory
+import memory  # makes scripts/lib known
+from image import Layer, write_image
+from private_containerd import STANDARD_PATH, ContainerdFailed, PrivateContainerd, find_containerd, shim_name, sweep
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 WORK = os.path.join(ROOT, "target", "demo")
 RUNS = os.path.join(WORK, "runs")
 PYTHON = "/usr/bin/python3"
+BINARY = os.path.join(ROOT, "target", "release", "elastic-mem")
 
 PHOTOGRAPHS_PACKAGE = "lomiri-wallpapers-16.04"  # the same in Debian 12 and 13
 PHOTOGRAPHS_FOLDER = "usr/share/backgrounds"
@@ -37,22 +39,10 @@ PILLOW = "11.3.0"  # has wheels for the Pythons of Debian 12 and 13
 SAMPLE_PERIOD_S = 0.002
 PATIENCE_S = 120  # for the function, which takes about 2 s on an idle machine
 
-DOCKER_CAPABILITIES = [
-    "CAP_AUDIT_WRITE",
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_MKNOD",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_RAW",
-    "CAP_SETFCAP",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-    "CAP_SYS_CHROOT",
-]
+PREFIX = "elastic-mem-demo"
+RUNTIME = "io.containerd.elastic-mem.v1"
+IMAGE = "localhost/scale:latest"
+CONTAINER = "scale"
 
 
 class Failure(Exception):
@@ -211,133 +201,102 @@ def fetch_pillow(say):
     return cached("packages", [PILLOW, version], say, fetch)
 
 
-# The bundle
+# The image and its mounts
 
 
-def bind(source, destination, *options):
-    return {
-        "destination": destination,
-        "type": "bind",
-        "source": source,
-        "options": ["bind", "nosuid", "nodev", *(options or ["ro"])],
-    }
-
-
-def system_folders(rootfs):
-    """The host's own /usr, read-only, instead of a copy. Returns the mounts and makes the links to it."""
-    mounts = [bind("/usr", "/usr")]
+def system_folders():
+    """The host's system folders: links of the merged /usr, and folders from before the merge."""
+    links, folders = {}, ["/usr"]
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
         host = f"/{name}"
         if os.path.islink(host):
-            os.symlink(os.readlink(host), os.path.join(rootfs, name))
-        elif os.path.isdir(host):  # a system from before the merge of / and /usr
-            mounts.append(bind(host, host))
-    return mounts
+            links[name] = os.readlink(host)
+        elif os.path.isdir(host):
+            folders.append(host)
+    return links, folders
 
 
-def make_bundle(bundle, container, packages, photographs, output, limit):
-    rootfs = os.path.join(bundle, "rootfs")
-    os.makedirs(os.path.join(rootfs, "etc"))
-    for name, line in (
-        ("passwd", "root:x:0:0:root:/:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"),
-        ("group", "root:x:0:\nnogroup:x:65534:\n"),
-    ):
-        with open(os.path.join(rootfs, "etc", name), "w", encoding="ascii") as file:
-            file.write(line)
-    mounts = [
-        {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
-        {
-            "destination": "/dev",
-            "type": "tmpfs",
-            "source": "tmpfs",
-            "options": ["nosuid", "strictatime", "mode=755", "size=65536k"],
-        },
-        {
-            "destination": "/dev/shm",
-            "type": "tmpfs",
-            "source": "shm",
-            "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
-        },
-        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
-        {
-            "destination": "/tmp",
-            "type": "tmpfs",
-            "source": "tmpfs",
-            "options": ["nosuid", "nodev", "mode=1777", "size=65536k"],
-        },
-        *system_folders(rootfs),
-        bind(os.path.join(ROOT, "demo", "functions", "scale"), "/function"),
-        bind(packages, "/packages"),
-        bind(photographs, "/photographs"),
-        bind(output, "/output", "rw"),
-    ]
-    for mount in mounts:
-        os.makedirs(rootfs + mount["destination"], exist_ok=True)
-    spec = {
-        "ociVersion": "1.0.2",
-        "process": {
-            "terminal": False,
-            "user": {"uid": 0, "gid": 0},
-            "args": [
-                PYTHON,
-                "/function/handler.py",
-                "/output",
-                *(f"/photographs/{name}" for name in PHOTOGRAPHS),
-            ],
-            "env": [
-                "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                "LC_ALL=C.UTF-8",
-                "PYTHONPATH=/packages",
-                "PYTHONDONTWRITEBYTECODE=1",
-            ],
-            "cwd": "/",
-            "capabilities": {kind: DOCKER_CAPABILITIES for kind in ("bounding", "effective", "permitted")},
-            "noNewPrivileges": True,
-        },
-        "root": {"path": "rootfs", "readonly": True},
-        "hostname": "scale",
-        "mounts": mounts,
-        "linux": {
-            "cgroupsPath": f"/{container}",
-            "resources": {"memory": {"limit": limit}},
-            "namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount")],
-            "maskedPaths": ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"],
-            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
-        },
+def build_image(path, packages):
+    """The function and its library. Python comes from the host's /usr, which is mounted."""
+    layer = Layer()
+    layer.text("etc/passwd", "root:x:0:0:root:/:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n")
+    layer.text("etc/group", "root:x:0:\nnogroup:x:65534:\n")
+    links, folders = system_folders()
+    for name, target in links.items():
+        layer.link(name, target)
+    for name in (*folders, "dev", "output", "photographs", "proc", "run", "sys", "tmp"):
+        layer.folder(name)
+    layer.tree("function", os.path.join(ROOT, "demo", "functions", "scale"))
+    layer.tree("packages", packages)
+    config = {
+        "Env": [
+            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "LC_ALL=C.UTF-8",
+            "PYTHONPATH=/packages",
+            "PYTHONDONTWRITEBYTECODE=1",
+        ],
+        "Entrypoint": [PYTHON, "/function/handler.py"],
+        "Cmd": ["/output", *(f"/photographs/{name}" for name in PHOTOGRAPHS)],
     }
-    with open(os.path.join(bundle, "config.json"), "w", encoding="utf-8") as file:
-        json.dump(spec, file, indent=2)
+    write_image(path, IMAGE, layer, config)
+    return os.path.getsize(path)
 
 
-# Runs: each has a folder with its bundle and the runtime's state, and holds a lock on it while it lives
+def mount_options(photographs, output):
+    """What `ctr run` is told to mount besides the image."""
+    mounts = [("bind", folder, folder, "rbind:ro:nosuid:nodev") for folder in system_folders()[1]]
+    mounts += [
+        ("bind", photographs, "/photographs", "rbind:ro:nosuid:nodev"),
+        ("bind", output, "/output", "rbind:rw:nosuid:nodev"),
+        ("tmpfs", "tmpfs", "/tmp", "nosuid:nodev:mode=1777:size=65536k"),
+    ]
+    for kind, source, target, options in mounts:
+        # ctr reads it as a line of CSV, so a comma in a path needs quotes.
+        quoted = source.replace('"', '""')
+        yield from ("--mount", f'type={kind},"src={quoted}",dst={target},options={options}')
+
+
+# Runs: each has a containerd of its own below target/demo/runs
 
 
 class Run:
-    def __init__(self, runtime):
+    def __init__(self, runtime, programs):
         self.runtime = runtime
-        self.container = f"elastic-mem-demo-{secrets.token_hex(4)}"
-        self.folder = os.path.join(RUNS, self.container)
-        self.state = os.path.join(self.folder, "state")
-        self.bundle = os.path.join(self.folder, "bundle")
-        self.output = os.path.join(self.folder, "output")
-        os.makedirs(self.output)
-        self.lock = open(os.path.join(self.folder, "lock"), "w", encoding="ascii")  # until the process ends
-        fcntl.flock(self.lock, fcntl.LOCK_EX)
-        with open(os.path.join(self.folder, "runtime"), "w", encoding="utf-8") as file:
-            file.write(runtime)
+        self.containerd = PrivateContainerd(RUNS, PREFIX, programs)
+        self.output = os.path.join(self.containerd.folder, "output")
+        os.mkdir(self.output)
+        if runtime == RUNTIME:
+            os.symlink(BINARY, os.path.join(self.containerd.bin, shim_name(runtime)))
 
-    def argv(self):
-        return [self.runtime, "--root", self.state, "run", "--bundle", self.bundle, self.container]
+    def import_image(self, packages):
+        """Returns the size of the image."""
+        path = os.path.join(self.containerd.folder, "image.tar")
+        size = build_image(path, packages)
+        self.snapshotter = self.containerd.snapshotter()
+        self.containerd.call("image", "import", "--snapshotter", self.snapshotter, path)
+        return size
 
-    def execute(self):
+    def options(self, limit):
+        """The options of `ctr run` that a reader wants to see."""
+        return ["--rm", "--read-only", "--runtime", self.runtime, "--memory-limit", str(limit)]
+
+    def execute(self, limit, photographs):
         """Runs the function; returns (exit status, output, errors, samples)."""
-        sampler = memory.Sampler(f"/{self.container}")
-        out_path, err_path = (os.path.join(self.folder, name) for name in ("stdout", "stderr"))
+        containerd = self.containerd
+        group = f"{containerd.group.path}/containers/{CONTAINER}"
+        argv = containerd.ctr(
+            "run",
+            *self.options(limit),
+            *("--cgroup", group, "--snapshotter", self.snapshotter),
+            *("--fifo-dir", os.path.join(containerd.folder, "fifo")),
+            *mount_options(photographs, self.output),
+            *(IMAGE, CONTAINER),
+        )
+        sampler = memory.Sampler(group)
+        out_path, err_path = (os.path.join(containerd.folder, name) for name in ("stdout", "stderr"))
         with open(out_path, "wb") as out, open(err_path, "wb") as err:
-            # A session of its own: Ctrl-C is answered by this program alone, which then ends the container.
-            process = subprocess.Popen(
-                self.argv(), stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
-            )
+            # A session of its own: Ctrl-C is answered by this program alone, which then ends everything.
+            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
         try:
             deadline = time.monotonic() + PATIENCE_S
             due = time.monotonic()
@@ -350,12 +309,8 @@ class Run:
         finally:
             sampler.close()
             if process.poll() is None:
-                force_delete(self.runtime, self.state, self.container)
-                try:
-                    process.wait(timeout=5)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+                process.kill()
+                process.wait()
         texts = []
         for path in (out_path, err_path):
             with open(path, encoding="utf-8", errors="replace") as file:
@@ -363,75 +318,35 @@ class Run:
         return process.returncode, *texts, sampler.samples
 
     def remove(self):
-        remove_run(self.folder, self.container, self.runtime)
-
-
-def force_delete(runtime, state, container):
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        subprocess.run(
-            [runtime, "--root", state, "delete", "--force", container],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=20,
-            start_new_session=True,
-            check=False,
-        )
-
-
-def remove_run(folder, container, runtime):
-    state = os.path.join(folder, "state")
-    if os.path.isdir(state) and os.listdir(state):
-        force_delete(runtime, state, container)
-    memory.remove_cgroup(f"/{container}")
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def sweep_dead_runs(say):
-    """Ends what a demo that was killed left behind."""
-    for container in os.listdir(RUNS):
-        folder = os.path.join(RUNS, container)
-        try:
-            with open(os.path.join(folder, "lock"), "a", encoding="ascii") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                say(f"removing what a killed demo left: {container}")
-                try:
-                    with open(os.path.join(folder, "runtime"), encoding="utf-8") as file:
-                        runtime = file.read()
-                except FileNotFoundError:  # it was killed before it could start anything
-                    shutil.rmtree(folder, ignore_errors=True)
-                else:
-                    remove_run(folder, container, runtime)
-        except BlockingIOError:
-            pass  # alive
-        except FileNotFoundError:
-            pass  # gone by now
+        self.containerd.remove()
 
 
 # The demo itself
 
 
-def find_runtime(name):
-    if name is None:
-        path = os.path.join(ROOT, "target", "release", "elastic-mem")
-        if not os.path.exists(path):
-            raise Failure(f"{short(path)} does not exist; run make build first")
-        return path
-    path = shutil.which(name)
-    if path is None:
-        raise Failure(f"there is no runtime {name}")
-    return os.path.abspath(path)
+def check_runtime(runtime, programs):
+    """Fails early, and in plainer words than containerd's."""
+    if runtime == RUNTIME:
+        if not os.path.exists(BINARY):
+            raise Failure(f"{short(BINARY)} does not exist; run make build first")
+        return
+    name = shim_name(runtime)
+    if shutil.which(name, path=f"{programs}:{STANDARD_PATH}") is None:
+        raise Failure(f"there is no {name} for runtime {runtime}, neither beside containerd nor in {STANDARD_PATH}")
 
 
 def parse(argv):
-    parser = argparse.ArgumentParser(prog="demo/run", description="Runs a real function and shows its memory over time.")
+    parser = argparse.ArgumentParser(
+        prog="demo/run", description="Runs a real function in a container and shows its memory over time."
+    )
     parser.add_argument("--limit", type=int, default=512, metavar="MIB", help="the declared memory limit (default 512)")
     parser.add_argument(
         "--runtime",
-        default=os.environ.get("RUNTIME"),
-        metavar="PATH",
-        help="the OCI runtime (default: RUNTIME of the environment, else target/release/elastic-mem)",
+        default=os.environ.get("RUNTIME") or RUNTIME,
+        metavar="NAME",
+        help=f"containerd's name of the runtime, as io.containerd.runc.v2 (default: $RUNTIME, else {RUNTIME})",
     )
+    parser.add_argument("--containerd", metavar="FOLDER", help="folder of containerd and ctr (default: from PATH)")
     options = parser.parse_args(argv)
     if not 16 <= options.limit <= 1 << 20:
         parser.error("--limit: give 16 to 1048576 MiB")
@@ -450,29 +365,35 @@ def show_plot(samples, declared):
 def demo(options):
     if os.geteuid() != 0:
         raise Failure("containers need root; run this as root")
-    runtime = find_runtime(options.runtime)
+    programs = find_containerd(options.containerd)
+    check_runtime(options.runtime, programs)
     memory.memory_controller()
     os.makedirs(RUNS, exist_ok=True)
     step = Steps()
     print("A real function, its declared memory, and what it uses of it.")
 
     with locked(os.path.join(WORK, "lock"), step.note):
-        sweep_dead_runs(step.note)
+        sweep(RUNS, PREFIX, step.note)
         step(f"Photographs: {len(PHOTOGRAPHS)} of Debian's package {PHOTOGRAPHS_PACKAGE}")
         photographs = fetch_photographs(step.note)
         step(f"Library: pillow {PILLOW}")
         packages = fetch_pillow(step.note)
-        run = Run(runtime)
+        run = Run(options.runtime, programs)
 
     try:
         limit = options.limit * memory.MIB
-        step("Bundle: function demo/functions/scale, the host's /usr read-only, Docker's default capabilities")
-        make_bundle(run.bundle, run.container, packages, photographs, run.output, limit)
-        step.note(f"declared memory limit: {options.limit} MiB")
+        step("containerd: one of its own, with root, state and sockets below target/demo")
+        run.containerd.start()
+        engine = run.containerd.version_line()
+        step.note(f"{engine} ({programs})")
+
+        step(f"Image {IMAGE}: the function demo/functions/scale and pillow")
+        step.note(f"{mib(run.import_image(packages))}, imported with ctr image import")
 
         step("One invocation: decode in full, halve (Lanczos), write JPEG; its memory is sampled from outside")
-        step.note(" ".join([short(part) if part.startswith("/") else part for part in run.argv()]))
-        status, output, errors, samples = run.execute()
+        step.note(" ".join(["ctr run", *run.options(limit), "...", IMAGE, CONTAINER]))
+        step.note("mounted besides: the host's /usr and the photographs, read-only; a folder for the output")
+        status, output, errors, samples = run.execute(limit, photographs)
         if status != 0:
             reason = f"the function or the runtime failed with status {status}"
             if samples and max(s.usage for s in samples) > 0.95 * limit:
@@ -514,7 +435,8 @@ def demo(options):
     table, picture = (os.path.join(WORK, name) for name in ("memory.csv", "memory.svg"))
     write_atomically(table, lambda file: memory.write_csv(file, samples))
     title = f"scale: {len(PHOTOGRAPHS)} photographs, one invocation"
-    write_atomically(picture, lambda file: file.write(memory.svg_plot(samples, limit, title)))
+    plot = memory.svg_plot(samples, limit, title, f"{engine}, {options.runtime}")
+    write_atomically(picture, lambda file: file.write(plot))
     step.note(f"written: {short(table)}, {short(picture)}, {short(pictures)}/")
 
 
@@ -530,11 +452,11 @@ def main(argv):
         signal.signal(each, interrupt)
     try:
         demo(options)
-    except (Failure, memory.NoMemoryController) as failure:
+    except (Failure, ContainerdFailed, memory.NoMemoryController) as failure:
         print(f"demo: error: {failure}", file=sys.stderr)
         return 1
     except Interrupted as end:
-        print("\ndemo: interrupted; the container and its state are removed", file=sys.stderr)
+        print("\ndemo: interrupted; containerd, the container and their state are removed", file=sys.stderr)
         return 128 + end.number
     except BrokenPipeError:  # the reader of the output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,8 +5,13 @@ import dataclasses
 import errno
 import itertools
 import os
+import sys
 import time
 from xml.sax.saxutils import escape
+
+sys.path.append(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "scripts", "lib"))
+
+from cgroups import hierarchy_of
 
 MIB = 1 << 20
 
@@ -59,46 +64,12 @@ class NoMemoryController(Exception):
     pass
 
 
-def cgroup_mounts(mountinfo=None):
-    """Yields (version, mount point, controllers) of every mounted cgroup hierarchy."""
-    if mountinfo is None:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-            mountinfo = file.read()
-    for line in mountinfo.splitlines():
-        fields = line.split()
-        dash = fields.index("-")
-        kind, mount_point = fields[dash + 1], fields[4]
-        if kind == "cgroup2":
-            yield 2, mount_point, set()
-        elif kind == "cgroup":
-            yield 1, mount_point, set(fields[dash + 3].split(","))
-
-
 def memory_controller(mounts=None):
     """(version, mount point) of the hierarchy that accounts memory. A hybrid host has it on v1."""
-    mounts = list(cgroup_mounts() if mounts is None else mounts)
-    for version, mount_point, controllers in mounts:
-        if version == 1 and "memory" in controllers:
-            return version, mount_point
-    for version, mount_point, _ in mounts:
-        if version == 2:
-            return version, mount_point
-    raise NoMemoryController("no cgroup hierarchy with the memory controller is mounted")
-
-
-def remove_cgroup(cgroups_path):
-    """Removes what is left of a cgroup in every hierarchy; True if nothing is left."""
-    gone = True
-    for _, mount_point, _ in cgroup_mounts():
-        top = mount_point + cgroups_path
-        for folder, _, _ in os.walk(top, topdown=False):
-            try:
-                os.rmdir(folder)
-            except FileNotFoundError:
-                pass
-            except OSError:
-                gone = False
-    return gone
+    found = hierarchy_of("memory", mounts)
+    if found is None:
+        raise NoMemoryController("no cgroup hierarchy with the memory controller is mounted")
+    return found
 
 
 class Sampler:
@@ -280,8 +251,8 @@ SVG_STYLE = """
 """
 
 
-def svg_plot(samples, declared, title):
-    """The same plot as a picture, for light and dark pages."""
+def svg_plot(samples, declared, title, note=""):
+    """The same plot as a picture, for light and dark pages. `note` says what it ran under."""
     width, height, left, right, head, foot = 900, 440, 70, 24, 84, 46
     inner_w, inner_h = width - left - right, height - head - foot
     f = figures(samples, declared)
@@ -369,5 +340,7 @@ def svg_plot(samples, declared, title):
         out.append(f'<line class="{kind}" x1="{at}" x2="{at + 18}" y1="69" y2="69" {style}/>')
         out.append(f'<text class="dim" x="{at + 24}" y="74">{text}</text>')
         at += 46 + 8 * len(text)
+    if note:
+        out.append(f'<text class="dim" x="{width - right}" y="30" text-anchor="end">{escape(note)}</text>')
     out.append("</svg>")
     return "\n".join(out) + "\n"

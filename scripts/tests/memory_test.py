@@ -11,6 +11,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 sys.path.insert(0, os.path.join(ROOT, "demo"))
 
 import memory  # noqa: E402
+import cgroups  # noqa: E402
 
 MIB = memory.MIB
 
@@ -45,7 +46,7 @@ class Mounts(unittest.TestCase):
     OTHER = "33 25 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct\n"
 
     def find(self, *lines):
-        return memory.memory_controller(memory.cgroup_mounts("".join(lines)))
+        return memory.memory_controller(cgroups.cgroup_mounts("".join(lines)))
 
     def test_v2_and_hybrid_and_v1(self):
         self.assertEqual(self.find(self.V2), (2, "/sys/fs/cgroup"))
