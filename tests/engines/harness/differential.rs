@@ -1,0 +1,193 @@
+//! The comparison with runc.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::containerd::{self, Containerd};
+use super::{Case, diff, host, skip};
+
+/// How a client's request comes to a runtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// runc's shim and runc.
+    Oracle,
+    /// Our shim.
+    Shim,
+    /// runc's shim and our command line.
+    Cli,
+}
+
+impl Route {
+    /// The flags of `ctr run`.
+    pub fn flags(self) -> Vec<String> {
+        let mut flags = vec!["--runtime".to_owned()];
+        match self {
+            Self::Oracle => flags.push("io.containerd.runc.v2".to_owned()),
+            Self::Shim => flags.push("io.containerd.elastic-mem.v1".to_owned()),
+            Self::Cli => {
+                flags.push("io.containerd.runc.v2".to_owned());
+                flags.push("--runc-binary".to_owned());
+                flags.push(host::our_program().to_string_lossy().into_owned());
+            }
+        }
+        flags
+    }
+
+    /// The routes to compare with the oracle.
+    pub fn under_test() -> Vec<Self> {
+        let wanted = std::env::var("ELASTIC_MEM_ROUTES").unwrap_or_else(|_| "shim,cli".to_owned());
+        wanted
+            .split(',')
+            .filter_map(|word| match word {
+                "shim" => Some(Self::Shim),
+                "cli" => Some(Self::Cli),
+                "oracle" | "" => None,
+                other => panic!("ELASTIC_MEM_ROUTES: {other}"),
+            })
+            .collect()
+    }
+}
+
+pub type Entry = (String, String);
+pub type Transcript = Vec<Entry>;
+pub type Panic = Box<dyn std::any::Any + Send>;
+
+/// A difference that is meant.
+struct Allowed {
+    route: Route,
+    test: &'static str,
+    label: &'static str,
+    /// Why ours is the better behaviour. Printed when the entry differs.
+    reason: &'static str,
+}
+
+/// The label of what a scenario left. Less than the oracle is no difference.
+pub const LEFT: &str = "left behind";
+
+const ALLOWED: &[Allowed] = &[];
+
+/// Runs the scenario with runc and on every route, and compares the
+/// transcripts. That nothing is left is a part of every transcript.
+///
+/// # Panics
+/// When transcripts differ, or the scenario itself panics.
+pub fn differential(engine: &str, name: &str, scenario: impl Fn(&mut Case)) {
+    if let Some(reason) = host::unfit() {
+        return skip(reason);
+    }
+    if host::engine(engine).is_none() {
+        return skip(&format!("no {engine}; run scripts/engines"));
+    }
+    let daemon = containerd::shared(engine);
+    let test = format!("{engine} {name}");
+    compare_routes(&test, |route| Some(transcript(&daemon, route, &scenario)));
+}
+
+/// Takes the oracle's transcript, then each route's, and compares. A route
+/// that yields none does not exist there.
+///
+/// # Panics
+/// When transcripts differ, or taking one panics.
+pub fn compare_routes(
+    test: &str,
+    transcript: impl Fn(Route) -> Option<Result<Transcript, (Transcript, Panic)>>,
+) {
+    let Some(expected) = transcript(Route::Oracle) else {
+        return;
+    };
+    let expected = expected.unwrap_or_else(|(_, panic)| {
+        eprintln!("{test}: the oracle itself failed");
+        resume_unwind(panic)
+    });
+    let mut report = String::new();
+    let mut missing = false;
+    for route in Route::under_test() {
+        if route == Route::Shim && !host::has_shim() {
+            missing = true;
+            continue;
+        }
+        match transcript(route) {
+            None => {}
+            Some(Ok(actual)) => {
+                let differences = compare(test, route, &expected, &actual);
+                if !differences.is_empty() {
+                    report.push_str(&format!("{test}: {route:?} differs from runc:\n{differences}"));
+                }
+            }
+            Some(Err((actual, panic))) => {
+                // What came before the panic often explains it.
+                let seen = actual.len().min(expected.len());
+                let differences = compare(test, route, &expected[..seen], &actual[..seen]);
+                let message = panic
+                    .downcast_ref::<String>()
+                    .map_or_else(|| panic.downcast_ref::<&str>().copied().unwrap_or("?"), |s| s);
+                report.push_str(&format!(
+                    "{test}: only {route:?} panicked: {message}\n{differences}"
+                ));
+            }
+        }
+    }
+    assert!(report.is_empty(), "{report}");
+    if missing {
+        skip("the command under test has no shim");
+    }
+}
+
+fn transcript(
+    daemon: &Arc<Containerd>,
+    route: Route,
+    scenario: &impl Fn(&mut Case),
+) -> Result<Transcript, (Transcript, Panic)> {
+    let mut case = Case::new(Arc::clone(daemon), route);
+    let result = catch_unwind(AssertUnwindSafe(|| scenario(&mut case)));
+    let result = result.and_then(|()| {
+        catch_unwind(AssertUnwindSafe(|| {
+            let left = case.settle(Duration::from_secs(20)).join("\n");
+            case.note(LEFT, &left);
+        }))
+    });
+    let result = match result {
+        Ok(()) => Ok(std::mem::take(&mut case.transcript)),
+        Err(panic) => {
+            eprintln!(
+                "--- {} on {route:?}, end of its log\n{}",
+                case.daemon.engine,
+                case.daemon.log_tail()
+            );
+            let _ = catch_unwind(AssertUnwindSafe(|| case.clear()));
+            Err((std::mem::take(&mut case.transcript), panic))
+        }
+    };
+    let _ = catch_unwind(AssertUnwindSafe(|| case.clear()));
+    result
+}
+
+fn compare(test: &str, route: Route, expected: &[Entry], actual: &[Entry]) -> String {
+    let mut report = String::new();
+    for (index, (label, text)) in expected.iter().enumerate() {
+        let (our_label, our_text) = match actual.get(index) {
+            Some((label, text)) => (label.as_str(), text.as_str()),
+            None => ("(missing)", ""),
+        };
+        if label == our_label && (text == our_text || (label == LEFT && our_text.is_empty())) {
+            continue;
+        }
+        let allowed = ALLOWED.iter().find(|allowed| {
+            allowed.route == route && test.ends_with(allowed.test) && label == allowed.label
+        });
+        if let Some(allowed) = allowed {
+            eprintln!("{test}: {label}: allowed: {}", allowed.reason);
+            continue;
+        }
+        report.push_str(&format!("== {label}\n"));
+        if label != our_label {
+            report.push_str(&format!("   ours is at {our_label}\n"));
+        }
+        report.push_str(&diff::lines(text, our_text));
+    }
+    for (label, text) in actual.iter().skip(expected.len()) {
+        report.push_str(&format!("== only ours: {label}\n{text}\n"));
+    }
+    report
+}
