@@ -28,14 +28,14 @@
 #[macro_use]
 mod harness;
 
-mod docker;
-mod events;
-mod exec;
-mod faults;
+//mod docker;
+//mod events;
+//mod exec;
+//mod faults;
 mod life;
-mod load;
-mod memory;
-mod restart;
-mod stdio;
-mod task_api;
-mod terminal;
+//mod load;
+//mod memory;
+//mod restart;
+//mod stdio;
+//mod task_api;
+//mod terminal;

@@ -7,6 +7,20 @@ use std::time::Duration;
 use super::containerd::{self, Containerd};
 use super::{Case, diff, host, skip};
 
+/// The scenarios that also run on the command line below runc's shim under a
+/// containerd. Few: tests/integration holds what the verbs do. Those of Docker
+/// run there too, all of them.
+const ON_THE_COMMAND_LINE: &[&str] = &[
+    " hello",
+    " exit_code",
+    " detached_kill_delete",
+    " a_missing_program_fails_the_start",
+    " pause_and_resume",
+    " exec_codes",
+    " a_terminal",
+    " an_out_of_memory_kill",
+];
+
 /// How a client's request comes to a runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
@@ -34,14 +48,16 @@ impl Route {
         flags
     }
 
-    /// The routes to compare with the oracle.
-    pub fn under_test() -> Vec<Self> {
+    /// The routes on which a scenario is compared with the oracle.
+    pub fn under_test(scenario: &str) -> Vec<Self> {
         let wanted = std::env::var("ELASTIC_MEM_ROUTES").unwrap_or_else(|_| "shim,cli".to_owned());
+        let chosen = scenario.starts_with("docker") || ON_THE_COMMAND_LINE.iter().any(|name| scenario.ends_with(name));
         wanted
             .split(',')
             .filter_map(|word| match word {
                 "shim" => Some(Self::Shim),
-                "cli" => Some(Self::Cli),
+                "cli" => chosen.then_some(Self::Cli),
+                "cli-all" => Some(Self::Cli),
                 "oracle" | "" => None,
                 other => panic!("ELASTIC_MEM_ROUTES: {other}"),
             })
@@ -102,7 +118,7 @@ pub fn compare_routes(
     });
     let mut report = String::new();
     let mut missing = false;
-    for route in Route::under_test() {
+    for route in Route::under_test(test) {
         if route == Route::Shim && !host::has_shim() {
             missing = true;
             continue;
