@@ -8,7 +8,7 @@ on_every_containerd! {
     death_by_signal,
     the_container_stops_itself,
     detached_kill_delete,
-    create_then_start,
+    a_container_starts_again,
     signals,
     kill_of_a_dead_task_is_refused,
     delete_of_a_running_task_is_refused,
@@ -68,13 +68,20 @@ fn detached_kill_delete(c: &mut Case) {
     c.note("status", &c.status("a"));
 }
 
-fn create_then_start(c: &mut Case) {
-    let created = c.create_only("a", &["sh", "-c", "echo started; exit 4"]);
-    c.note_outcome("create", &created);
-    c.note("status before", &c.status("a"));
-    let started = c.ctr("task start --fifo-dir").arg(c.fifo_dir()).arg(c.id("a")).output();
+fn a_container_starts_again(c: &mut Case) {
+    c.up_with("", "a", "echo started; exit 4");
+    c.wait_for("a", "STOPPED");
+    let deleted = c.call("task delete @a");
+    c.note("delete", &format!("code {}", deleted.code));
+    let started = c
+        .ctr("task start --fifo-dir")
+        .arg(c.fifo_dir())
+        .arg(c.id("a"))
+        .output();
     c.note_outcome("start", &started);
+    assert_eq!(started.stdout, "started\n", "{started}");
     assert_eq!(started.code, 4, "{started}");
+    c.record("task delete @a");
     c.record("container delete @a");
 }
 
@@ -160,7 +167,7 @@ fn the_container_knows_its_surroundings(c: &mut Case) {
     let flags = "--rm --env FOO=bar --cap-add CAP_SYS_ADMIN --cap-drop CAP_CHOWN --seccomp";
     let outcome = c.run(flags, "a", script).output();
     c.note_outcome("run", &outcome);
-    assert_eq!(outcome.code, 0);
+    assert_eq!(outcome.code, 0, "{outcome}");
 }
 
 fn read_only_root(c: &mut Case) {
@@ -252,10 +259,15 @@ fn orphans_in_a_shared_pid_namespace_die_too(c: &mut Case) {
 }
 
 fn user_and_directory(c: &mut Case) {
-    let outcome = c
-        .run("--rm --user 1000:1000 --cwd /tmp", "a", "id; pwd; touch file && ls -ln file | cut -c1-10")
-        .output();
+    let script = "id; pwd; touch file && ls -ln file | cut -c1-10";
+    // The client of 1.6 has no --user.
+    let flags = if c.daemon.engine == "containerd-1.6" {
+        "--rm --cwd /tmp"
+    } else {
+        "--rm --cwd /tmp --user 1000:1000"
+    };
+    let outcome = c.run(flags, "a", script).output();
     c.note_outcome("run", &outcome);
-    assert_eq!(outcome.code, 0);
+    assert_eq!(outcome.code, 0, "{outcome}");
+    assert!(outcome.stdout.contains("/tmp\n"), "{outcome}");
 }
-

@@ -30,12 +30,12 @@ mod harness;
 
 //mod docker;
 //mod events;
-//mod exec;
+mod exec;
 //mod faults;
 mod life;
 //mod load;
 //mod memory;
 //mod restart;
-//mod stdio;
+mod stdio;
 //mod task_api;
-//mod terminal;
+mod terminal;

@@ -112,17 +112,6 @@ impl Case {
             .args(program)
     }
 
-    /// Makes a container without a task.
-    pub fn create_only(&mut self, name: &str, program: &[&str]) -> Outcome {
-        self.names.insert(name.to_owned());
-        let cmd = self.daemon.ctr().args(["container", "create"]);
-        cmd.args(self.route.flags())
-            .arg(image::NAME)
-            .arg(self.id(name))
-            .args(program)
-            .output()
-    }
-
     pub fn words(&self, line: &str) -> Vec<String> {
         line.split_whitespace()
             .map(|word| match word.split_once('@') {

@@ -1,6 +1,7 @@
 //! An image made of the static busybox of this machine.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -48,6 +49,8 @@ fn build(dir: &Path) {
     for name in ["bin", "dev", "etc", "proc", "root", "sys", "tmp"] {
         fs::create_dir_all(rootfs.join(name)).expect("directory");
     }
+    let everyone = fs::Permissions::from_mode(0o1777);
+    fs::set_permissions(rootfs.join("tmp"), everyone).expect("mode of /tmp");
     fs::copy(&busybox, rootfs.join("bin/busybox")).expect("busybox");
     let applets = Cmd::new(&busybox).arg("--list").output().stdout;
     for applet in applets.lines().filter(|name| *name != "busybox") {
