@@ -29,13 +29,13 @@
 mod harness;
 
 //mod docker;
-//mod events;
+mod events;
 mod exec;
 //mod faults;
 mod life;
 //mod load;
-//mod memory;
-//mod restart;
+mod memory;
+mod restart;
 mod stdio;
 //mod task_api;
 mod terminal;

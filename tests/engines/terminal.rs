@@ -20,7 +20,8 @@ on_every_containerd! {
     exec_on_a_terminal,
 }
 
-/// A client on a terminal.
+/// A client on a terminal. To the CR LF of the container's terminal its own,
+/// which is raw but for this, adds a CR.
 struct Session {
     client: Child,
     master: Master,
@@ -67,19 +68,20 @@ fn a_terminal(c: &mut Case) {
     let script = "test -t 0 && test -t 1 && test -t 2 && tty; ls -l /dev/console | cut -c1-10; \
                   echo out; echo err >&2; read line; echo got $line; exit 3";
     let mut session = Session::start(c.run("--rm --tty", "a", script), 24, 80);
-    let mut seen = session.master.until("err\r\n");
+    let mut seen = session.master.until("err\r\r\n");
     session.master.send("hello\n");
-    seen += &session.master.until("got hello\r\n");
+    seen += &session.master.until("got hello\r\r\n");
     c.note("seen", &seen);
-    assert!(seen.contains("/dev/pts/0\r\n"), "{seen:?}");
+    assert!(seen.contains("/dev/pts/0\r\r\n"), "{seen:?}");
     assert_eq!(session.code(), Some(3));
 }
 
 fn size_is(session: &mut Session, size: &str) {
-    // The client sets the size after it has started the container.
+    // The client sets the size, and begins to listen to changes, after it has started the container.
     for _ in 0..400 {
+        processes::signal(session.client.id() as i32, Signal::SIGWINCH);
         session.master.send("\n");
-        if session.master.until("\r\n.\r\n").contains(size) {
+        if session.master.until("\r\n.\r\r\n").contains(size) {
             return;
         }
         std::thread::sleep(std::time::Duration::from_millis(20));
@@ -91,7 +93,7 @@ const SIZES: &str = "stty -echo; echo ready; while read line; do stty size; echo
 
 fn a_terminal_has_the_size_of_the_client(c: &mut Case) {
     let mut session = Session::start(c.run("--rm --tty", "a", SIZES), 33, 111);
-    session.master.until("ready\r\n");
+    session.master.until("ready\r\r\n");
     size_is(&mut session, "33 111");
     session.master.send("\x04");
     assert_eq!(session.code(), Some(3));
@@ -99,10 +101,9 @@ fn a_terminal_has_the_size_of_the_client(c: &mut Case) {
 
 fn a_terminal_is_resized(c: &mut Case) {
     let mut session = Session::start(c.run("--rm --tty", "a", SIZES), 24, 80);
-    session.master.until("ready\r\n");
+    session.master.until("ready\r\r\n");
     size_is(&mut session, "24 80");
     resize(&session.slave, 44, 122);
-    processes::signal(session.client.id() as i32, Signal::SIGWINCH);
     size_is(&mut session, "44 122");
     session.master.send("\x04");
     assert_eq!(session.code(), Some(3));
@@ -111,33 +112,34 @@ fn a_terminal_is_resized(c: &mut Case) {
 fn an_interrupt_from_the_keyboard(c: &mut Case) {
     let script = "trap 'echo INT; exit 5' INT; echo ready; while :; do sleep 0.02; done";
     let mut session = Session::start(c.run("--rm --tty", "a", script), 24, 80);
-    session.master.until("ready\r\n");
+    session.master.until("ready\r\r\n");
     session.master.send("\x03");
-    let seen = session.master.until("INT\r\n");
+    let seen = session.master.until("INT\r\r\n");
     c.note("seen", &seen);
     assert_eq!(session.code(), Some(5));
 }
 
 fn much_output_on_a_terminal(c: &mut Case) {
-    let mut session = Session::start(c.run("--rm --tty", "a", "seq 1 100000; echo end; exit 2"), 24, 80);
-    let seen = session.master.until("end\r\n");
-    let expected: String = (1..=100_000).map(|n| format!("{n}\r\n")).collect();
-    assert!(seen == expected + "end\r\n", "{} bytes are not the expected ones", seen.len());
+    // The client gives up what it has not read when the container ends, hence the `read`.
+    let script = "seq 1 100000; echo end; read line; exit 2";
+    let mut session = Session::start(c.run("--rm --tty", "a", script), 24, 80);
+    let seen = session.master.until("end\r\r\n");
+    let expected: String = (1..=100_000).map(|n| format!("{n}\r\r\n")).collect();
+    assert!(seen == expected + "end\r\r\n", "{} bytes are not the expected ones", seen.len());
+    session.master.send("\n");
     assert_eq!(session.code(), Some(2));
 }
 
 fn exec_on_a_terminal(c: &mut Case) {
     c.up("", "a");
-    let exec = c.exec("--tty", "a", "x", "tty; echo ready; read line; stty size; exit 7");
+    let exec = c.exec("--tty", "a", "x", &format!("tty; {SIZES}"));
     let mut session = Session::start(exec, 35, 115);
-    let mut seen = session.master.until("ready\r\n");
-    resize(&session.slave, 36, 116);
-    processes::signal(session.client.id() as i32, Signal::SIGWINCH);
-    std::thread::sleep(std::time::Duration::from_millis(300));
-    session.master.send("\n");
-    seen += &session.master.until("116\r\n");
+    let seen = session.master.until("ready\r\r\n");
     c.note("seen", &seen);
-    assert!(seen.contains("36 116"), "{seen:?}");
-    assert_eq!(session.code(), Some(7));
+    size_is(&mut session, "35 115");
+    resize(&session.slave, 36, 116);
+    size_is(&mut session, "36 116");
+    session.master.send("\x04");
+    assert_eq!(session.code(), Some(3));
     c.down("a");
 }

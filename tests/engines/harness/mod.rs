@@ -18,6 +18,7 @@ pub mod case;
 pub mod containerd;
 pub mod differential;
 pub mod dockerd;
+pub mod events;
 pub mod host;
 pub mod image;
 pub mod leaks;
@@ -34,7 +35,7 @@ use std::time::{Duration, Instant};
 
 /// How long anything may take before a test gives up. Generous: the suite
 /// must hold on a machine that is busy compiling.
-pub const DEADLINE: Duration = Duration::from_secs(90);
+pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Polls `probe` until it yields a value; `None` after [`DEADLINE`].
 pub fn eventually<T>(mut probe: impl FnMut() -> Option<T>) -> Option<T> {
