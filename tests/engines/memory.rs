@@ -18,7 +18,7 @@ const LIMIT: &str = "--memory-limit 20971520";
 
 fn an_out_of_memory_kill(c: &mut Case) {
     let events = Events::listen(c);
-    c.up_with(LIMIT, "a", &format!("exec {EATER}"));
+    c.up_with(LIMIT, "a", &format!("sleep 0.5; exec {EATER}"));
     c.wait_for("a", "STOPPED");
     events.wait_for_topic(c, "oom");
     events.wait_for_topic(c, "exit");

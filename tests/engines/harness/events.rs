@@ -46,12 +46,6 @@ impl Events {
             .collect()
     }
 
-    /// Waits for the number of events.
-    pub fn wait_for(&self, c: &Case, count: usize) -> Vec<String> {
-        wait_until(&format!("{count} events, now: {:#?}", self.of(c)), || self.of(c).len() >= count);
-        self.of(c)
-    }
-
     /// Waits for an event with the topic.
     pub fn wait_for_topic(&self, c: &Case, topic: &str) {
         wait_until(topic, || self.of(c).iter().any(|event| event.starts_with(topic)));
