@@ -28,7 +28,7 @@
 #[macro_use]
 mod harness;
 
-//mod docker;
+mod docker;
 mod events;
 mod exec;
 //mod faults;

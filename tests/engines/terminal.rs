@@ -1,15 +1,7 @@
 //! Containers on a terminal.
 
-use std::fs::File;
-use std::os::fd::AsRawFd;
-use std::process::{Child, Stdio};
-
-use nix::pty::Winsize;
-use nix::sys::signal::Signal;
-
-use crate::harness::command::spawn_plain;
-use crate::harness::pty::{Master, open_pty};
-use crate::harness::{Case, Cmd, processes, wait_until};
+use crate::harness::Case;
+use crate::harness::terminal::Session;
 
 on_every_containerd! {
     a_terminal,
@@ -18,50 +10,6 @@ on_every_containerd! {
     an_interrupt_from_the_keyboard,
     much_output_on_a_terminal,
     exec_on_a_terminal,
-}
-
-/// A client on a terminal. To the CR LF of the container's terminal its own,
-/// which is raw but for this, adds a CR.
-struct Session {
-    client: Child,
-    master: Master,
-    slave: File,
-}
-
-impl Session {
-    fn start(cmd: Cmd, rows: u16, columns: u16) -> Self {
-        let (master, slave) = open_pty();
-        resize(&slave, rows, columns);
-        let stdio = || Stdio::from(slave.try_clone().expect("clone"));
-        let mut command = cmd.into_inner();
-        command.stdin(stdio()).stdout(stdio()).stderr(stdio());
-        let client = spawn_plain(&mut command);
-        Self { client, master, slave }
-    }
-
-    fn code(&mut self) -> Option<i32> {
-        let mut status = None;
-        wait_until("the client ends", || {
-            status = self.client.try_wait().expect("wait");
-            status.is_some()
-        });
-        status.and_then(|status| status.code())
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        let _ = self.client.kill();
-        let _ = self.client.wait();
-    }
-}
-
-#[allow(unsafe_code, reason = "nix has no function for the size of a terminal")]
-fn resize(terminal: &File, rows: u16, columns: u16) {
-    let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-    // SAFETY: the descriptor is open and the argument is the structure that the request reads.
-    let result = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
-    assert_eq!(result, 0, "TIOCSWINSZ");
 }
 
 fn a_terminal(c: &mut Case) {
@@ -79,7 +27,7 @@ fn a_terminal(c: &mut Case) {
 fn size_is(session: &mut Session, size: &str) {
     // The client sets the size, and begins to listen to changes, after it has started the container.
     for _ in 0..400 {
-        processes::signal(session.client.id() as i32, Signal::SIGWINCH);
+        session.tell_the_size();
         session.master.send("\n");
         if session.master.until("\r\n.\r\r\n").contains(size) {
             return;
@@ -103,7 +51,7 @@ fn a_terminal_is_resized(c: &mut Case) {
     let mut session = Session::start(c.run("--rm --tty", "a", SIZES), 24, 80);
     session.master.until("ready\r\r\n");
     size_is(&mut session, "24 80");
-    resize(&session.slave, 44, 122);
+    session.resize(44, 122);
     size_is(&mut session, "44 122");
     session.master.send("\x04");
     assert_eq!(session.code(), Some(3));
@@ -137,7 +85,7 @@ fn exec_on_a_terminal(c: &mut Case) {
     let seen = session.master.until("ready\r\r\n");
     c.note("seen", &seen);
     size_is(&mut session, "35 115");
-    resize(&session.slave, 36, 116);
+    session.resize(36, 116);
     size_is(&mut session, "36 116");
     session.master.send("\x04");
     assert_eq!(session.code(), Some(3));

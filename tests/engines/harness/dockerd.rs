@@ -17,8 +17,6 @@ use super::containerd::{Containerd, MARK};
 use super::differential::{LEFT, Route, Transcript, compare_routes};
 use super::{Cmd, Outcome, eventually, host, image, leaks, processes, skip, wait_until};
 
-const IMAGE: &str = "bb:1";
-
 /// A dockerd and the containerd below it.
 pub struct Dockerd {
     pub engine: String,
@@ -110,7 +108,7 @@ impl Dockerd {
             .arg("import")
             .args(["--change", "ENV PATH=/bin"])
             .arg(image::rootfs_tar())
-            .arg(IMAGE)
+            .arg(Docker::IMAGE)
             .output();
         assert_eq!(import.code, 0, "{import}");
         daemon
@@ -165,6 +163,8 @@ pub struct Docker {
 }
 
 impl Docker {
+    pub const IMAGE: &str = "bb:1";
+
     pub fn name(&self, name: &str) -> String {
         format!("{}{name}", self.tag)
     }
@@ -185,6 +185,18 @@ impl Docker {
 
     /// `docker run` of a shell script.
     pub fn run(&self, flags: &str, name: &str, script: &str) -> Cmd {
+        self.run_program(flags, name, &["sh", "-c", script])
+    }
+
+    pub fn run_program(&self, flags: &str, name: &str, program: &[&str]) -> Cmd {
+        self.start_of_run(name)
+            .args(flags.split_whitespace())
+            .arg(Self::IMAGE)
+            .args(program)
+    }
+
+    /// `docker run` up to further flags.
+    pub fn start_of_run(&self, name: &str) -> Cmd {
         let runtime = match self.route {
             Route::Oracle => "runc",
             Route::Cli => "elastic-mem",
@@ -194,11 +206,27 @@ impl Docker {
             .arg(runtime)
             .arg("--name")
             .arg(self.name(name))
-            .args(flags.split_whitespace())
-            .arg(IMAGE)
-            .args(["sh", "-c", script])
     }
 
+    /// The shim of the route, as containerd names it.
+    pub fn runtime_type(&self) -> &'static str {
+        match self.route {
+            Route::Shim => "io.containerd.elastic-mem.v1",
+            Route::Oracle | Route::Cli => "io.containerd.runc.v2",
+        }
+    }
+
+    /// A control file of a container's cgroup; of several hierarchies the first that has it.
+    pub fn cgroup_file(&self, id: &str, file: &str) -> String {
+        let group = format!("{}/{id}", self.daemon.containerd.namespace);
+        leaks::cgroups(&group)
+            .into_iter()
+            .find_map(|dir| fs::read_to_string(dir.join(file)).ok())
+            .map(|text| text.trim().to_owned())
+            .unwrap_or_default()
+    }
+
+    /// Starts a container that stays.
     pub fn up(&self, flags: &str, name: &str) {
         let script = "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done";
         let outcome = self.run(&format!("--detach {flags}"), name, script).output();
@@ -233,6 +261,14 @@ impl Docker {
             outcome.code, outcome.stdout, outcome.stderr
         );
         self.note(label, &text);
+    }
+
+    /// `docker exec` of a shell script.
+    pub fn exec(&self, flags: &str, name: &str, script: &str) -> Cmd {
+        self.docker("exec")
+            .args(flags.split_whitespace())
+            .arg(self.name(name))
+            .args(["sh", "-c", script])
     }
 
     /// A field of `docker inspect`.

@@ -23,6 +23,7 @@ pub mod host;
 pub mod image;
 pub mod leaks;
 pub mod processes;
+pub mod terminal;
 pub mod ttrpc;
 
 pub use case::Case;
