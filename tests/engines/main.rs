@@ -37,5 +37,5 @@ mod life;
 mod memory;
 mod restart;
 mod stdio;
-//mod task_api;
+mod task_api;
 mod terminal;

@@ -237,6 +237,11 @@ impl Case {
         shims[0].pid
     }
 
+    /// Counts a socket to what must be gone in the end.
+    pub fn watch_socket(&mut self, socket: &Path) {
+        self.sockets.insert(socket.to_owned());
+    }
+
     /// A control file of the container's cgroup.
     pub fn cgroup_file(&self, name: &str, file: &str) -> Option<String> {
         let group = format!("{}/{}", self.daemon.namespace, self.id(name));

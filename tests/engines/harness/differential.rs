@@ -89,6 +89,15 @@ const ALLOWED: &[Allowed] = &[];
 /// # Panics
 /// When transcripts differ, or the scenario itself panics.
 pub fn differential(engine: &str, name: &str, scenario: impl Fn(&mut Case)) {
+    compared(engine, name, scenario, |_| true);
+}
+
+/// [`differential`] without the route of the command line.
+pub fn shims(engine: &str, name: &str, scenario: impl Fn(&mut Case)) {
+    compared(engine, name, scenario, |route| route != Route::Cli);
+}
+
+fn compared(engine: &str, name: &str, scenario: impl Fn(&mut Case), exists: impl Fn(Route) -> bool) {
     if let Some(reason) = host::unfit() {
         return skip(reason);
     }
@@ -97,7 +106,7 @@ pub fn differential(engine: &str, name: &str, scenario: impl Fn(&mut Case)) {
     }
     let daemon = containerd::shared(engine);
     let test = format!("{engine} {name}");
-    compare_routes(&test, |route| Some(transcript(&daemon, route, &scenario)));
+    compare_routes(&test, |route| exists(route).then(|| transcript(&daemon, route, &scenario)));
 }
 
 /// Takes the oracle's transcript, then each route's, and compares. A route

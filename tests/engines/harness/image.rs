@@ -38,6 +38,11 @@ pub fn rootfs_tar() -> PathBuf {
     IMAGE.dir.path().join("rootfs.tar")
 }
 
+/// The root filesystem as a folder.
+pub fn rootfs_dir() -> PathBuf {
+    IMAGE.dir.path().join("rootfs")
+}
+
 /// A tar archive in the OCI image layout, for `ctr images import`.
 pub fn oci_tar() -> PathBuf {
     IMAGE.dir.path().join("image.tar")

@@ -23,6 +23,7 @@ pub mod host;
 pub mod image;
 pub mod leaks;
 pub mod processes;
+pub mod shim;
 pub mod terminal;
 pub mod ttrpc;
 
@@ -73,6 +74,40 @@ macro_rules! on_every_containerd {
                 #[test]
                 fn $scenario() {
                     $crate::harness::differential($engine, stringify!($scenario), super::$scenario);
+                }
+            )*
+        }
+    };
+}
+
+/// Makes a test per containerd, without the route of the command line: for
+/// scenarios that have to do with the shim alone.
+macro_rules! on_every_shim {
+    ($($scenario:ident),* $(,)?) => {
+        on_every_shim!(@ containerd_1_6 "containerd-1.6" $($scenario)*);
+        on_every_shim!(@ containerd_1_7 "containerd-1.7" $($scenario)*);
+        on_every_shim!(@ containerd_2_1 "containerd-2.1" $($scenario)*);
+    };
+    (@ $module:ident $engine:literal $($scenario:ident)*) => {
+        mod $module {
+            $(
+                #[test]
+                fn $scenario() {
+                    $crate::harness::differential::shims($engine, stringify!($scenario), super::$scenario);
+                }
+            )*
+        }
+    };
+}
+
+/// Makes a test of each scenario beside the newest containerd only.
+macro_rules! on_one_shim {
+    ($($scenario:ident),* $(,)?) => {
+        mod alone {
+            $(
+                #[test]
+                fn $scenario() {
+                    $crate::harness::differential::shims("containerd-2.1", stringify!($scenario), super::$scenario);
                 }
             )*
         }

@@ -4,9 +4,11 @@
 //! simple enough to be written by hand.
 
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
 
+use containerd_shim_protos::api::ForwardRequest;
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::ttrpc::proto::{Request, Response};
 
@@ -58,28 +60,72 @@ impl Client {
         message.method = method.to_owned();
         message.payload = request.write_to_bytes().expect("encode");
         message.timeout_nano = i64::try_from(DEADLINE.as_nanos()).expect("timeout");
-        let payload = message.write_to_bytes().expect("encode");
         let id = self.next;
         self.next += 2;
-        let mut frame = Vec::new();
-        frame.extend_from_slice(&u32::try_from(payload.len()).expect("length").to_be_bytes());
-        frame.extend_from_slice(&id.to_be_bytes());
-        frame.extend_from_slice(&[1, 0]);
-        frame.extend_from_slice(&payload);
-        self.stream.write_all(&frame).expect("write to the shim");
+        write_frame(&mut self.stream, id, REQUEST, &message).expect("write to the shim");
         id
+    }
+
+    /// The next answer, or none when the server has ended.
+    pub fn receive_or_end(&mut self) -> Option<Response> {
+        let (_, _, payload) = read_frame(&mut self.stream).ok()?;
+        Response::parse_from_bytes(&payload).ok()
     }
 
     /// The next answer and the number of its call.
     pub fn receive(&mut self) -> (u32, Response) {
-        let mut header = [0; 10];
-        self.stream.read_exact(&mut header).expect("an answer of the shim");
-        let word = |at: usize| u32::from_be_bytes(header[at..at + 4].try_into().expect("word"));
-        assert_eq!(header[8], 2, "a response");
-        let mut payload = vec![0; word(0) as usize];
-        self.stream.read_exact(&mut payload).expect("the rest of the answer");
-        (word(4), Response::parse_from_bytes(&payload).expect("response"))
+        let (id, kind, payload) = read_frame(&mut self.stream).expect("an answer of the shim");
+        assert_eq!(kind, RESPONSE);
+        (id, Response::parse_from_bytes(&payload).expect("response"))
     }
+}
+
+const REQUEST: u8 = 1;
+const RESPONSE: u8 = 2;
+
+/// The number of the call, the kind and the content of the next frame.
+fn read_frame(stream: &mut UnixStream) -> std::io::Result<(u32, u8, Vec<u8>)> {
+    let mut header = [0; 10];
+    stream.read_exact(&mut header)?;
+    let word = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let mut payload = vec![0; word(0) as usize];
+    stream.read_exact(&mut payload)?;
+    Ok((word(4), header[8], payload))
+}
+
+fn write_frame(stream: &mut UnixStream, id: u32, kind: u8, message: &impl Message) -> std::io::Result<()> {
+    let payload = message.write_to_bytes().expect("encode");
+    let mut frame = Vec::new();
+    frame.extend_from_slice(&u32::try_from(payload.len()).expect("length").to_be_bytes());
+    frame.extend_from_slice(&id.to_be_bytes());
+    frame.extend_from_slice(&[kind, 0]);
+    frame.extend_from_slice(&payload);
+    stream.write_all(&frame)
+}
+
+/// Takes the place of containerd as receiver of events: answers every call,
+/// and yields the topics.
+pub fn receive_events(socket: &Path) -> Receiver<String> {
+    let listener = UnixListener::bind(socket).expect("bind");
+    let (sender, topics) = channel();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                while let Ok((id, _, payload)) = read_frame(&mut stream) {
+                    let request = Request::parse_from_bytes(&payload).expect("request");
+                    let forward = ForwardRequest::parse_from_bytes(&request.payload).expect("event");
+                    let _ = sender.send(forward.envelope.topic.clone());
+                    let mut response = Response::new();
+                    response.payload = Vec::new();
+                    if write_frame(&mut stream, id, RESPONSE, &response).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    topics
 }
 
 pub fn parse<A: Message>(response: Response) -> Result<A, Status> {
