@@ -1,8 +1,10 @@
 //! The shim's own interface: the actions of its command and the Task service.
 
 use std::fs::{self, File};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::time::Duration;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use containerd_shim_protos::api;
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
@@ -28,10 +30,11 @@ on_every_shim! {
     runc_groups_share_a_shim,
     an_update,
     statistics,
-    a_fifo_that_nobody_reads,
+    a_reader_that_goes_away,
+    a_reader_that_does_not_read,
     a_stream_that_does_not_exist,
     events_wait_for_their_receiver,
-    the_action_delete_clears_up,
+    the_action_delete_of_nothing,
     a_killed_shim_is_cleared_up,
     many_calls_at_once,
 }
@@ -371,23 +374,48 @@ fn statistics(c: &mut Case) {
     shim.end(c);
 }
 
-fn a_fifo_that_nobody_reads(c: &mut Case) {
-    let shim = Shim::start(c, "a", "echo out; echo err >&2; exit 4");
-    let id = shim.id.clone();
-    let fifo = |name: &str| {
-        let path = shim.bundle.join(name);
-        mkfifo(&path, Mode::from_bits_truncate(0o700)).expect("fifo");
-        path.to_string_lossy().into_owned()
-    };
-    let (stdout, stderr) = (fifo("out"), fifo("err"));
-    shim.create_with(&id, |request| {
+/// A shim with a container whose output goes to FIFOs; their reading ends.
+fn with_fifos(c: &mut Case, script: &str) -> (Shim, [File; 2]) {
+    let shim = Shim::start(c, "a", script);
+    let paths = ["out", "err"].map(|name| shim.bundle.join(name));
+    let readers = paths.each_ref().map(|path| {
+        mkfifo(path, Mode::from_bits_truncate(0o700)).expect("fifo");
+        let mut options = File::options();
+        options.read(true).custom_flags(libc::O_NONBLOCK).open(path).expect("fifo")
+    });
+    let [stdout, stderr] = paths.map(|path| path.to_string_lossy().into_owned());
+    let created = shim.create_with(&shim.id, |request| {
         request.stdout = stdout;
         request.stderr = stderr;
-    })
-    .expect("create");
+    });
+    created.expect("create");
+    (shim, readers)
+}
+
+fn a_reader_that_goes_away(c: &mut Case) {
+    let script = "trap 'exit 5' PIPE; seq 1 100000; echo err >&2; exit 4";
+    let (shim, readers) = with_fifos(c, script);
     note_state(c, &shim, "");
-    shim.start_task(&id, "").expect("start");
-    assert_eq!(shim.wait(&id, ""), Ok(4));
+    drop(readers);
+    shim.start_task(&shim.id, "").expect("start");
+    std::thread::sleep(Duration::from_millis(500));
+    // Whether it waits for a reader or has ended: it can be ended.
+    let _ = shim.kill(&shim.id, "", 9, false);
+    assert!(shim.wait(&shim.id, "").is_ok());
+    shim.end(c);
+}
+
+fn a_reader_that_does_not_read(c: &mut Case) {
+    let (shim, readers) = with_fifos(c, "seq 1 1000000; exit 4");
+    shim.start_task(&shim.id, "").expect("start");
+    std::thread::sleep(Duration::from_millis(500));
+    note_state(c, &shim, "");
+    shim.kill(&shim.id, "", 9, false).expect("kill");
+    assert_eq!(shim.wait(&shim.id, ""), Ok(137));
+    let began = Instant::now();
+    shim.delete(&shim.id, "").expect("delete");
+    assert!(began.elapsed() < Duration::from_secs(15), "delete waits for the reader");
+    drop(readers);
     shim.end(c);
 }
 
@@ -396,16 +424,10 @@ fn a_stream_that_does_not_exist(c: &mut Case) {
     let id = shim.id.clone();
     let created = shim.create_with(&id, |request| request.stdout = "/no/such/dir/fifo".into());
     c.note("create", &code(&created));
-    let pid = shim_pid(&shim);
-    shim.kill_shim_and_clear(c, pid);
-}
-
-/// Of a shim that may have no container.
-fn shim_pid(shim: &Shim) -> i32 {
-    let found = processes::all().into_iter().find(|p| {
-        p.command_line.contains("containerd-shim") && p.command_line.contains(&shim.id)
-    });
-    found.map_or_else(|| panic!("no shim of {}", shim.id), |p| p.pid)
+    shim.shutdown(&shim.id).expect("shutdown");
+    let bundle = shim.bundle.display().to_string();
+    assert!(leaks::mounts(&bundle).is_empty(), "the root is mounted");
+    fs::remove_dir_all(&shim.bundle).expect("bundle");
 }
 
 fn events_wait_for_their_receiver(c: &mut Case) {
@@ -429,15 +451,20 @@ fn events_wait_for_their_receiver(c: &mut Case) {
     shim.end(c);
 }
 
-fn the_action_delete_clears_up(c: &mut Case) {
+/// Of a container that never was, which runc's shim cannot.
+fn the_action_delete_of_nothing(c: &mut Case) {
     let shim = Shim::start(c, "a", FOREVER);
-    // Of a container that never was.
-    let outcome = shim.delete_action(c);
-    assert_eq!(outcome.stderr, "", "{outcome}");
-    let answer = api::DeleteResponse::parse_from_bytes(outcome.stdout.as_bytes());
-    c.note("an answer", &answer.is_ok().to_string());
-    let pid = shim_pid(&shim);
-    shim.kill_shim_and_clear(c, pid);
+    if c.route == Route::Shim {
+        let ttrpc = c.daemon.dir().join("c.sock.ttrpc");
+        let mut command = shim::command(c, &shim.bundle, &shim.id, &ttrpc).arg("delete").into_inner();
+        let output = command.stdin(Stdio::null()).output().expect("run");
+        assert!(output.status.success());
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+        let answer = api::DeleteResponse::parse_from_bytes(&output.stdout).expect("DeleteResponse");
+        assert_eq!(answer.exit_status, 137);
+    }
+    shim.shutdown(&shim.id).expect("shutdown");
+    fs::remove_dir_all(&shim.bundle).expect("bundle");
 }
 
 fn a_killed_shim_is_cleared_up(c: &mut Case) {
