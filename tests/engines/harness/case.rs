@@ -47,6 +47,11 @@ impl Case {
         self.daemon = Arc::new(Containerd::start(&self.daemon.engine));
     }
 
+    /// The same with a folder of state that holds little.
+    pub fn private_daemon_with_small_state(&mut self) {
+        self.daemon = Arc::new(Containerd::start_with_small_state(&self.daemon.engine));
+    }
+
     /// The id of the container with the given name.
     pub fn id(&self, name: &str) -> String {
         format!("{}{name}", self.tag)
@@ -101,10 +106,22 @@ impl Case {
     }
 
     pub fn run_program(&mut self, flags: &str, name: &str, program: &[&str]) -> Cmd {
+        self.expect_container(name);
+        self.run_expected(flags, name, program)
+    }
+
+    /// Counts a container to what must be gone in the end.
+    pub fn expect_container(&mut self, name: &str) {
         self.names.insert(name.to_owned());
-        let mut cmd = self.daemon.ctr().arg("run");
-        cmd = self.route.flags().into_iter().fold(cmd, Cmd::arg);
-        cmd.arg("--fifo-dir")
+    }
+
+    /// [`Case::run_program`] of a container that is expected.
+    pub fn run_expected(&self, flags: &str, name: &str, program: &[&str]) -> Cmd {
+        self.daemon
+            .ctr()
+            .arg("run")
+            .args(self.route.flags())
+            .arg("--fifo-dir")
             .arg(self.fifos.path())
             .args(self.words(flags))
             .arg(image::NAME)

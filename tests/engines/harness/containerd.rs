@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -55,6 +56,20 @@ pub fn shared(engine: &str) -> Arc<Containerd> {
 impl Containerd {
     /// Starts the daemon and gives it the image.
     pub fn start(engine: &str) -> Self {
+        Self::prepare_and_start(engine, |_| {})
+    }
+
+    /// The same with a small file system below its state.
+    pub fn start_with_small_state(engine: &str) -> Self {
+        Self::prepare_and_start(engine, |dir| {
+            let state = dir.join("state");
+            fs::create_dir(&state).expect("state");
+            let kind = Some("tmpfs");
+            mount(kind, &state, kind, MsFlags::empty(), Some("size=1m")).expect("tmpfs");
+        })
+    }
+
+    fn prepare_and_start(engine: &str, prepare: impl FnOnce(&Path)) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         sweep();
         let package = host::engine(engine).expect("the engine is there");
@@ -76,6 +91,7 @@ impl Containerd {
         let runc = host::runc_program().expect("runc");
         std::os::unix::fs::symlink(runc, bin.join("runc")).expect("link");
         fs::write(daemon.dir().join("config.toml"), daemon.config()).expect("config");
+        prepare(daemon.dir());
         daemon.launch();
         let import = daemon
             .ctr()

@@ -97,14 +97,46 @@ pub fn shims(engine: &str, name: &str, scenario: impl Fn(&mut Case)) {
     compared(engine, name, scenario, |route| route != Route::Cli);
 }
 
-fn compared(engine: &str, name: &str, scenario: impl Fn(&mut Case), exists: impl Fn(Route) -> bool) {
+/// Runs the scenario with our shim alone, or with the oracle when nothing else
+/// is to be run.
+///
+/// # Panics
+/// When the scenario does, or something is left.
+pub fn ours(engine: &str, name: &str, scenario: impl Fn(&mut Case)) {
+    let Some(daemon) = daemon(engine) else {
+        return;
+    };
+    let test = format!("{engine} {name}");
+    let route = match Route::under_test(&test).as_slice() {
+        [] if std::env::var("ELASTIC_MEM_ROUTES").is_ok_and(|routes| routes == "oracle") => Route::Oracle,
+        routes if routes.contains(&Route::Shim) => Route::Shim,
+        _ => return,
+    };
+    if route == Route::Shim && !host::has_shim() {
+        return skip("the command under test has no shim");
+    }
+    let transcript = transcript(&daemon, route, &scenario).unwrap_or_else(|(_, panic)| resume_unwind(panic));
+    let left = transcript.into_iter().find(|(label, _)| label == LEFT).unwrap_or_default().1;
+    assert!(left.is_empty(), "left behind:\n{left}");
+}
+
+/// The daemon to run on, or a skip.
+fn daemon(engine: &str) -> Option<Arc<Containerd>> {
     if let Some(reason) = host::unfit() {
-        return skip(reason);
+        skip(reason);
+        return None;
     }
     if host::engine(engine).is_none() {
-        return skip(&format!("no {engine}; run scripts/engines"));
+        skip(&format!("no {engine}; run scripts/engines"));
+        return None;
     }
-    let daemon = containerd::shared(engine);
+    Some(containerd::shared(engine))
+}
+
+fn compared(engine: &str, name: &str, scenario: impl Fn(&mut Case), exists: impl Fn(Route) -> bool) {
+    let Some(daemon) = daemon(engine) else {
+        return;
+    };
     let test = format!("{engine} {name}");
     compare_routes(&test, |route| exists(route).then(|| transcript(&daemon, route, &scenario)));
 }

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::Signal;
 
-use super::containerd::MARK;
 use super::processes;
 
 /// The mount points of the host whose line in the table contains `word`.
@@ -72,12 +71,11 @@ pub fn is_served(socket: &Path) -> bool {
 
 /// Kills the daemon's descendants and the processes of its containers.
 pub fn kill_processes(namespace: &str) {
-    let mark = format!("{MARK}={namespace}");
     let group = format!("/{namespace}/");
     for _ in 0..200 {
         let left: Vec<_> = processes::all()
             .into_iter()
-            .filter(|p| p.has_environment(&mark) || p.cgroups.contains(&group))
+            .filter(|p| p.is_marked(namespace) || p.cgroups.contains(&group))
             .collect();
         if left.is_empty() {
             return;

@@ -100,6 +100,25 @@ macro_rules! on_every_shim {
     };
 }
 
+/// Makes a test per containerd that holds our shim alone to what it says.
+macro_rules! ours_on_every_containerd {
+    ($($scenario:ident),* $(,)?) => {
+        ours_on_every_containerd!(@ containerd_1_6 "containerd-1.6" $($scenario)*);
+        ours_on_every_containerd!(@ containerd_1_7 "containerd-1.7" $($scenario)*);
+        ours_on_every_containerd!(@ containerd_2_1 "containerd-2.1" $($scenario)*);
+    };
+    (@ $module:ident $engine:literal $($scenario:ident)*) => {
+        mod $module {
+            $(
+                #[test]
+                fn $scenario() {
+                    $crate::harness::differential::ours($engine, stringify!($scenario), super::$scenario);
+                }
+            )*
+        }
+    };
+}
+
 /// Makes a test of each scenario beside the newest containerd only.
 macro_rules! on_one_shim {
     ($($scenario:ident),* $(,)?) => {

@@ -8,13 +8,19 @@ use nix::unistd::Pid;
 /// A live process.
 pub struct Process {
     pub pid: i32,
+    pub parent: i32,
     pub command_line: String,
     pub cgroups: String,
     environ: Vec<u8>,
 }
 
 impl Process {
-    pub fn has_environment(&self, entry: &str) -> bool {
+    /// Whether it comes from the daemon with the namespace, and is none of its containers'.
+    pub fn is_marked(&self, namespace: &str) -> bool {
+        self.has_environment(&format!("{}={namespace}", super::containerd::MARK))
+    }
+
+    fn has_environment(&self, entry: &str) -> bool {
         self.environ
             .split(|byte| *byte == 0)
             .any(|line| line == entry.as_bytes())
@@ -46,6 +52,10 @@ pub fn all() -> Vec<Process> {
         }
         found.push(Process {
             pid,
+            parent: status
+                .lines()
+                .find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
+                .unwrap_or_default(),
             command_line: String::from_utf8_lossy(&read("cmdline"))
                 .replace('\0', " ")
                 .trim_end()
