@@ -56,7 +56,8 @@ fn death_by_signal(c: &mut Case) {
 fn the_container_stops_itself(c: &mut Case) {
     c.up_with("", "a", "exit 23");
     c.wait_for("a", "STOPPED");
-    c.delete("a");
+    assert_eq!(c.delete_task("a"), 23);
+    c.record("container delete @a");
 }
 
 fn detached_kill_delete(c: &mut Case) {
@@ -71,8 +72,7 @@ fn detached_kill_delete(c: &mut Case) {
 fn a_container_starts_again(c: &mut Case) {
     c.up_with("", "a", "echo started; exit 4");
     c.wait_for("a", "STOPPED");
-    let deleted = c.call("task delete @a");
-    c.note("delete", &format!("code {}", deleted.code));
+    assert_eq!(c.delete_task("a"), 4);
     let started = c
         .ctr("task start --fifo-dir")
         .arg(c.fifo_dir())
@@ -162,7 +162,7 @@ fn the_id_of_a_living_task_is_taken(c: &mut Case) {
 
 fn the_container_knows_its_surroundings(c: &mut Case) {
     let script = "env | sort | grep -v HOSTNAME; cat /proc/1/comm; ls -d /proc/self/fd/*; \
-                  grep -c . /proc/self/mountinfo; grep -E 'Cap|NoNewPrivs|Seccomp:|SigIgn|SigBlk' /proc/self/status; \
+                  grep -c . /proc/self/mountinfo; grep -E 'Cap|NoNewPrivs|Seccomp:|SigBlk' /proc/self/status; \
                   cat /proc/self/limits | grep -E 'open files'; cat /proc/self/oom_score_adj; ulimit -c";
     let flags = "--rm --env FOO=bar --cap-add CAP_SYS_ADMIN --cap-drop CAP_CHOWN --seccomp";
     let outcome = c.run(flags, "a", script).output();
@@ -245,7 +245,7 @@ fn orphans_die_with_their_container(c: &mut Case) {
 fn orphans_in_a_shared_pid_namespace_die_too(c: &mut Case) {
     c.up_with("", "a", "exec sleep 1000");
     let flags = format!("--detach --with-ns pid:/proc/{}/ns/pid", c.pid("a"));
-    let script = "(sleep 1000 & sleep 1000 &) ; (setsid sleep 1000 &) ; exit 3";
+    let script = "(sleep 1000 & sleep 1000 &) ; (setsid sleep 1000 &) ; sleep 0.3; exit 3";
     c.run(&flags, "b", script).output();
     c.wait_for("b", "STOPPED");
     let left = eventually(|| {

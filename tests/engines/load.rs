@@ -52,8 +52,7 @@ fn many_containers_at_once(c: &mut Case) {
             c.call(&format!("task kill -s TERM @{name}"));
             c.status(name) == "STOPPED"
         });
-        let outcome = c.call(&format!("task delete @{name}"));
-        assert_eq!(outcome.code, number as i32, "{outcome}");
+        assert_eq!(c.delete_task(name), number as i32);
         c.ok(&format!("container delete @{name}"));
     });
 }

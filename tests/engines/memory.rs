@@ -62,7 +62,7 @@ fn fields(path: &str, value: &Value, found: &mut Vec<String>) {
 
 /// Counts of what has happened may be nothing in one run and something in the other.
 fn is_a_limit_or_a_size(field: &str) -> bool {
-    !["pgfault", "pgmajfault", "pgpg", "throttl", "io_", "blkio", "writeback", "dirty", "active", "shmem", "mapped", "failcnt"]
+    !["pgfault", "pgmajfault", "pgpg", "throttl", "io_", "blkio", "writeback", "dirty", "active", "shmem", "mapped", "failcnt", "usage/user", "usage/kernel"]
         .iter()
         .any(|word| field.to_lowercase().contains(word))
 }
