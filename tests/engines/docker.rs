@@ -37,16 +37,25 @@ fn run_and_its_codes(d: &mut Docker) {
         d.note_outcome("run", &outcome);
         assert_eq!(outcome.code, code, "{outcome}");
     }
-    let outcome = d.run("--rm", "a", "kill -9 $$; sleep 0.1; kill -15 $$; exit 4").output();
+    let outcome = d
+        .run("--rm", "a", "kill -9 $$; sleep 0.1; kill -15 $$; exit 4")
+        .output();
     d.note_outcome("run", &outcome);
 }
 
 fn codes_of_docker_itself(d: &mut Docker) {
-    for (code, program) in [(127, "/no/such/program"), (127, "nosuchprogram"), (126, "/etc/passwd")] {
+    for (code, program) in [
+        (127, "/no/such/program"),
+        (127, "nosuchprogram"),
+        (126, "/etc/passwd"),
+    ] {
         let outcome = d.run_program("", "a", &[program]).output();
         assert_eq!(outcome.code, code, "{outcome}");
         assert!(outcome.stderr.contains(program), "{outcome}");
-        d.note("state", &d.inspect("a", "{{.State.Status}} {{.State.ExitCode}}"));
+        d.note(
+            "state",
+            &d.inspect("a", "{{.State.Status}} {{.State.ExitCode}}"),
+        );
         d.remove("a");
     }
     let outcome = d.run("--volume /proc/version:/etc", "a", "true").output();
@@ -56,15 +65,26 @@ fn codes_of_docker_itself(d: &mut Docker) {
 }
 
 fn standard_input(d: &mut Docker) {
-    let outcome = d.run("--rm --interactive", "a", "cat; echo end").stdin("first\nsecond\n").output();
+    let outcome = d
+        .run("--rm --interactive", "a", "cat; echo end")
+        .stdin("first\nsecond\n")
+        .output();
     d.note_outcome("run", &outcome);
     assert_eq!(outcome.stdout, "first\nsecond\nend\n", "{outcome}");
     let outcome = d.run("--rm", "a", "cat; echo end").stdin("lost\n").output();
     d.note_outcome("without --interactive", &outcome);
     assert_eq!(outcome.stdout, "end\n", "{outcome}");
     let text = "0123456789abcdef\n".repeat(200_000);
-    let outcome = d.run("--rm --interactive", "a", "cat").stdin(text.clone()).output();
-    assert!(outcome.stdout == text, "{} bytes of {}", outcome.stdout.len(), text.len());
+    let outcome = d
+        .run("--rm --interactive", "a", "cat")
+        .stdin(text.clone())
+        .output();
+    assert!(
+        outcome.stdout == text,
+        "{} bytes of {}",
+        outcome.stdout.len(),
+        text.len()
+    );
 }
 
 fn on_a_terminal(d: &mut Docker) {
@@ -90,15 +110,26 @@ fn on_a_terminal(d: &mut Docker) {
 fn exec_and_its_codes(d: &mut Docker) {
     d.up("--env FOO=bar", "a");
     for code in [0, 7] {
-        let outcome = d.exec("", "a", &format!("echo out; echo err >&2; exit {code}")).output();
+        let outcome = d
+            .exec("", "a", &format!("echo out; echo err >&2; exit {code}"))
+            .output();
         d.note_outcome("exec", &outcome);
         assert_eq!(outcome.code, code, "{outcome}");
     }
-    let outcome = d.exec("--interactive", "a", "cat; exit 4").stdin("hello\n").output();
+    let outcome = d
+        .exec("--interactive", "a", "cat; exit 4")
+        .stdin("hello\n")
+        .output();
     d.note_outcome("exec", &outcome);
-    assert_eq!((outcome.code, outcome.stdout.as_str()), (4, "hello\n"), "{outcome}");
+    assert_eq!(
+        (outcome.code, outcome.stdout.as_str()),
+        (4, "hello\n"),
+        "{outcome}"
+    );
     let script = "id; pwd; echo $FOO $BAR; grep -E 'Cap|NoNewPrivs|Seccomp:' /proc/self/status";
-    let outcome = d.exec("--user 1000 --workdir /tmp --env BAR=baz", "a", script).output();
+    let outcome = d
+        .exec("--user 1000 --workdir /tmp --env BAR=baz", "a", script)
+        .output();
     d.note_outcome("exec", &outcome);
     assert!(outcome.stdout.contains("uid=1000(user)"), "{outcome}");
     let outcome = d.docker("exec @a /no/such/program").output();
@@ -113,7 +144,11 @@ fn exec_and_its_codes(d: &mut Docker) {
 
 fn exec_on_a_terminal(d: &mut Docker) {
     d.up("", "a");
-    let exec = d.exec("--interactive --tty", "a", "tty; read line; echo got $line; exit 7");
+    let exec = d.exec(
+        "--interactive --tty",
+        "a",
+        "tty; read line; echo got $line; exit 7",
+    );
     let mut session = Session::start(exec, 24, 80);
     session.master.until("/dev/pts/");
     session.master.send("hello\r");
@@ -130,7 +165,9 @@ fn exec_storm(d: &mut Docker) {
             scope.spawn(move || {
                 for round in 0..6 {
                     let number = worker * 6 + round;
-                    let outcome = d.exec("", "a", &format!("echo {number}; exit {number}")).output();
+                    let outcome = d
+                        .exec("", "a", &format!("echo {number}; exit {number}"))
+                        .output();
                     assert_eq!(outcome.code, number, "{outcome}");
                     assert_eq!(outcome.stdout, format!("{number}\n"), "{outcome}");
                 }
@@ -142,10 +179,17 @@ fn exec_storm(d: &mut Docker) {
 
 fn stats(d: &mut Docker) {
     d.up("--memory 64m --pids-limit 50", "a");
-    let outcome = d.docker("stats --no-stream --format").arg("{{json .}}").arg(d.name("a")).output();
+    let outcome = d
+        .docker("stats --no-stream --format")
+        .arg("{{json .}}")
+        .arg(d.name("a"))
+        .output();
     assert_eq!(outcome.code, 0, "{outcome}");
-    let stats: Value = serde_json::from_str(&outcome.stdout).unwrap_or_else(|e| panic!("{e}: {outcome}"));
-    let limit = stats["MemUsage"].as_str().and_then(|s| s.split(" / ").nth(1));
+    let stats: Value =
+        serde_json::from_str(&outcome.stdout).unwrap_or_else(|e| panic!("{e}: {outcome}"));
+    let limit = stats["MemUsage"]
+        .as_str()
+        .and_then(|s| s.split(" / ").nth(1));
     d.note("limit", limit.unwrap_or_default());
     d.note("pids", &stats["PIDs"].to_string());
     assert_eq!(limit, Some("64MiB"), "{outcome}");
@@ -155,7 +199,9 @@ fn stats(d: &mut Docker) {
 }
 
 fn top(d: &mut Docker) {
-    let outcome = d.run("--detach", "a", "sleep 1000 & sleep 1000 & wait").output();
+    let outcome = d
+        .run("--detach", "a", "sleep 1000 & sleep 1000 & wait")
+        .output();
     assert_eq!(outcome.code, 0, "{outcome}");
     let mut seen = String::new();
     // The daemon asks the host's ps.
@@ -163,7 +209,11 @@ fn top(d: &mut Docker) {
         seen = d.call("top @a -o pid,args").stdout;
         seen.lines().count() == 4
     });
-    let commands: Vec<_> = seen.lines().filter_map(|line| line.trim().split_once(' ')).map(|(_, c)| c.trim()).collect();
+    let commands: Vec<_> = seen
+        .lines()
+        .filter_map(|line| line.trim().split_once(' '))
+        .map(|(_, c)| c.trim())
+        .collect();
     d.note("top", &commands.join("\n"));
     d.remove("a");
 }
@@ -209,30 +259,45 @@ fn stop(d: &mut Docker) {
     assert_eq!(d.run("--detach", "a", script).output().code, 0);
     wait_until("ready", || d.call("logs @a").stdout.contains("ready"));
     d.record("stop @a");
-    d.note("code", &d.inspect("a", "{{.State.Status}} {{.State.ExitCode}}"));
+    d.note(
+        "code",
+        &d.inspect("a", "{{.State.Status}} {{.State.ExitCode}}"),
+    );
     d.record("logs @a");
     d.remove("a");
     // Deaf to SIGTERM.
     assert_eq!(d.run("--detach", "b", "exec sleep 1000").output().code, 0);
     d.record("stop --time 1 @b");
-    d.note("code", &d.inspect("b", "{{.State.Status}} {{.State.ExitCode}}"));
+    d.note(
+        "code",
+        &d.inspect("b", "{{.State.Status}} {{.State.ExitCode}}"),
+    );
     d.remove("b");
 }
 
 fn logs(d: &mut Docker) {
-    let outcome = d.run("--detach", "a", "seq 1 20000; echo err >&2; exit 3").output();
+    let outcome = d
+        .run("--detach", "a", "seq 1 20000; echo err >&2; exit 3")
+        .output();
     assert_eq!(outcome.code, 0, "{outcome}");
     d.wait_for("a", "exited");
     let expected: String = (1..=20_000).map(|n| format!("{n}\n")).collect();
     let outcome = d.call("logs @a");
-    assert!(outcome.stdout == expected, "{} bytes of {}", outcome.stdout.len(), expected.len());
+    assert!(
+        outcome.stdout == expected,
+        "{} bytes of {}",
+        outcome.stdout.len(),
+        expected.len()
+    );
     assert_eq!(outcome.stderr, "err\n");
     d.note("code", &d.inspect("a", "{{.State.ExitCode}}"));
     d.remove("a");
 }
 
 fn a_restart_policy(d: &mut Docker) {
-    let outcome = d.run("--detach --restart on-failure:2", "a", "echo run; exit 3").output();
+    let outcome = d
+        .run("--detach --restart on-failure:2", "a", "echo run; exit 3")
+        .output();
     assert_eq!(outcome.code, 0, "{outcome}");
     wait_until("two restarts", || {
         d.inspect("a", "{{.RestartCount}} {{.State.Status}}") == "2 exited"
@@ -255,9 +320,15 @@ fn restart(d: &mut Docker) {
 fn the_out_of_memory_flag(d: &mut Docker) {
     // Docker takes the flag for what it heard before the exit, hence a child and the second sleep.
     let script = "sleep 0.5; dd if=/dev/zero of=/dev/null bs=100M count=1 2>/dev/null; echo $?; sleep 0.5; exit 5";
-    let outcome = d.run("--memory 20m --memory-swap 20m", "a", script).output();
+    let outcome = d
+        .run("--memory 20m --memory-swap 20m", "a", script)
+        .output();
     d.note_outcome("run", &outcome);
-    assert_eq!((outcome.stdout.as_str(), outcome.code), ("137\n", 5), "{outcome}");
+    assert_eq!(
+        (outcome.stdout.as_str(), outcome.code),
+        ("137\n", 5),
+        "{outcome}"
+    );
     let seen = eventually(|| (d.inspect("a", "{{.State.OOMKilled}}") == "true").then_some(()));
     assert!(seen.is_some(), "OOMKilled is not set");
     d.remove("a");
@@ -272,12 +343,19 @@ fn what_run_sets_up(d: &mut Docker) {
     let outcome = d.run(flags, "a", script).output();
     d.note_outcome("run", &outcome);
     assert_eq!(outcome.code, 0, "{outcome}");
-    let outcome = d.run("--rm", "a", "grep -E 'Cap|Seccomp:' /proc/1/status; cat /proc/1/attr/current; ulimit -c").output();
+    let outcome = d
+        .run(
+            "--rm",
+            "a",
+            "grep -E 'Cap|Seccomp:' /proc/1/status; cat /proc/1/attr/current; ulimit -c",
+        )
+        .output();
     d.note_outcome("run", &outcome);
 }
 
 fn limits(d: &mut Docker) {
-    let flags = "--rm --ulimit nofile=512:512 --memory 64m --cpu-shares 256 --pids-limit 40 --shm-size 8m";
+    let flags =
+        "--rm --ulimit nofile=512:512 --memory 64m --cpu-shares 256 --pids-limit 40 --shm-size 8m";
     let script = "ulimit -n; cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max; \
                   cat /sys/fs/cgroup/cpu/cpu.shares; df -k /dev/shm | tail -1";
     let outcome = d.run(flags, "a", script).output();
@@ -293,7 +371,12 @@ fn a_health_check(d: &mut Docker) {
     let outcome = d
         .start_of_run("a")
         .args(words)
-        .args([Docker::IMAGE, "sh", "-c", "touch /tmp/well; exec sleep 1000"])
+        .args([
+            Docker::IMAGE,
+            "sh",
+            "-c",
+            "touch /tmp/well; exec sleep 1000",
+        ])
         .output();
     assert_eq!(outcome.code, 0, "{outcome}");
     let health = |d: &Docker| d.inspect("a", "{{.State.Health.Status}}");
@@ -307,7 +390,12 @@ fn a_health_check(d: &mut Docker) {
 
 fn removal_by_force(d: &mut Docker) {
     d.up("", "a");
-    assert_eq!(d.exec("--detach", "a", "sleep 1000 & sleep 1000").output().code, 0);
+    assert_eq!(
+        d.exec("--detach", "a", "sleep 1000 & sleep 1000")
+            .output()
+            .code,
+        0
+    );
     let outcome = d.call("rm @a");
     d.note("without force", &outcome.code.to_string());
     assert_ne!(outcome.code, 0);

@@ -77,10 +77,17 @@ fn events_of_a_failed_start(c: &mut Case) {
     c.up("", "b");
     c.down("b");
     wait_until("the events of b", || {
-        events.of(c).iter().any(|e| e.starts_with("exit") && e.contains("@b"))
+        events
+            .of(c)
+            .iter()
+            .any(|e| e.starts_with("exit") && e.contains("@b"))
     });
     let seen = events.of(c);
-    let of_a: Vec<_> = seen.iter().filter(|e| e.contains("@a\"")).cloned().collect();
+    let of_a: Vec<_> = seen
+        .iter()
+        .filter(|e| e.contains("@a\""))
+        .cloned()
+        .collect();
     c.note("events", &of_a.join("\n"));
 }
 
@@ -88,7 +95,9 @@ fn events_of_a_failed_start(c: &mut Case) {
 fn events_of_quick_containers(c: &mut Case) {
     let events = Events::listen(c);
     for round in 0..5 {
-        let outcome = c.run_program("--rm", &format!("a{round}"), &["true"]).output();
+        let outcome = c
+            .run_program("--rm", &format!("a{round}"), &["true"])
+            .output();
         assert_eq!(outcome.code, 0, "{outcome}");
     }
     note_events(c, &events, 20, 5);

@@ -20,7 +20,12 @@ fn exec_codes(c: &mut Case) {
     c.up("", "a");
     for code in [0, 1, 7, 255] {
         let outcome = c
-            .exec("", "a", &format!("x{code}"), &format!("echo out; echo err >&2; exit {code}"))
+            .exec(
+                "",
+                "a",
+                &format!("x{code}"),
+                &format!("echo out; echo err >&2; exit {code}"),
+            )
             .output();
         c.note_outcome("exec", &outcome);
         assert_eq!(outcome.code, code);
@@ -36,7 +41,9 @@ fn exec_user_and_directory(c: &mut Case) {
     c.up("--env FOO=bar", "a");
     let script = "id; pwd; env | sort | grep -v HOSTNAME; cat /proc/self/oom_score_adj; umask; \
                   grep -E 'Cap|NoNewPrivs|Seccomp:|SigBlk' /proc/self/status; ls /proc/self/fd";
-    let outcome = c.exec("--user 1000:1000 --cwd /tmp", "a", "x", script).output();
+    let outcome = c
+        .exec("--user 1000:1000 --cwd /tmp", "a", "x", script)
+        .output();
     c.note_outcome("exec", &outcome);
     assert_eq!(outcome.code, 0, "{outcome}");
     assert!(outcome.stdout.contains("uid=1000(user)"), "{outcome}");
@@ -97,7 +104,12 @@ fn a_storm_of_execs(c: &mut Case) {
                 for round in 0..10 {
                     let number = worker * 10 + round;
                     let outcome = c
-                        .exec("", "a", &format!("x{number}"), &format!("echo {number}; exit {number}"))
+                        .exec(
+                            "",
+                            "a",
+                            &format!("x{number}"),
+                            &format!("echo {number}; exit {number}"),
+                        )
                         .output();
                     assert_eq!(outcome.code, number, "{outcome}");
                     assert_eq!(outcome.stdout, format!("{number}\n"), "{outcome}");
@@ -106,25 +118,41 @@ fn a_storm_of_execs(c: &mut Case) {
         }
     });
     assert_eq!(c.status("a"), "RUNNING");
-    c.note("processes", &c.ok("task ps @a").stdout.lines().count().to_string());
+    c.note(
+        "processes",
+        &c.ok("task ps @a").stdout.lines().count().to_string(),
+    );
     c.down("a");
 }
 
 fn exec_leaves_a_child_behind(c: &mut Case) {
     c.up("", "a");
     let outcome = c
-        .exec("", "a", "x", "sleep 1000 </dev/null >/dev/null 2>&1 & exit 3")
+        .exec(
+            "",
+            "a",
+            "x",
+            "sleep 1000 </dev/null >/dev/null 2>&1 & exit 3",
+        )
         .output();
     c.note_outcome("exec", &outcome);
     assert_eq!(outcome.code, 3);
     // Init of the container, its sleep, and what is left of the exec.
-    c.note("processes", &c.ok("task ps @a").stdout.lines().count().to_string());
+    c.note(
+        "processes",
+        &c.ok("task ps @a").stdout.lines().count().to_string(),
+    );
     c.down("a");
 }
 
 fn exec_is_killed(c: &mut Case) {
     c.up("", "a");
-    let exec = c.exec("", "a", "x", "trap 'exit 5' TERM; echo ready; while :; do sleep 0.02; done");
+    let exec = c.exec(
+        "",
+        "a",
+        "x",
+        "trap 'exit 5' TERM; echo ready; while :; do sleep 0.02; done",
+    );
     let exec = exec.spawn();
     wait_until("ready", || exec.stdout_now().contains("ready"));
     c.ok("task kill --exec-id x -s TERM @a");

@@ -28,7 +28,11 @@ struct Random(u64);
 impl Random {
     fn new() -> Self {
         let seed = std::env::var("ELASTIC_MEM_TEST_SEED").ok().map_or_else(
-            || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |t| t.as_nanos() as u64),
+            || {
+                SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .map_or(1, |t| t.as_nanos() as u64)
+            },
             |text| text.parse().expect("ELASTIC_MEM_TEST_SEED"),
         );
         eprintln!("ELASTIC_MEM_TEST_SEED={seed}");
@@ -44,7 +48,9 @@ impl Random {
 }
 
 fn rounds() -> u64 {
-    std::env::var("ELASTIC_MEM_FAULT_ROUNDS").map_or(ROUNDS, |text| text.parse().expect("ELASTIC_MEM_FAULT_ROUNDS"))
+    std::env::var("ELASTIC_MEM_FAULT_ROUNDS").map_or(ROUNDS, |text| {
+        text.parse().expect("ELASTIC_MEM_FAULT_ROUNDS")
+    })
 }
 
 /// Whether the process is a shim, or one that is about to be.
@@ -83,7 +89,8 @@ fn strike_lives(c: &mut Case, strike: impl Fn(&Case, &str) + Sync) {
 }
 
 fn live(c: &Case, name: &str) {
-    c.run_expected("--detach", name, &["sh", "-c", "sleep 1000 & sleep 1000"]).output();
+    c.run_expected("--detach", name, &["sh", "-c", "sleep 1000 & sleep 1000"])
+        .output();
     for round in 0..3 {
         c.exec("", name, &format!("x{round}"), "true").output();
     }
@@ -96,11 +103,17 @@ fn live(c: &Case, name: &str) {
 
 /// Deletes what the client still knows, and looks for the rest.
 fn recover(c: &mut Case, name: &str, when: &str) {
-    wait_until(&format!("containerd answers: {when}"), || c.call("version").code == 0);
+    wait_until(&format!("containerd answers: {when}"), || {
+        c.call("version").code == 0
+    });
     let id = c.id(name);
     let mut last = String::new();
     let gone = crate::harness::eventually(|| {
-        if c.call("containers list --quiet").stdout.lines().all(|line| line != id) {
+        if c.call("containers list --quiet")
+            .stdout
+            .lines()
+            .all(|line| line != id)
+        {
             return Some(());
         }
         last = format!(
@@ -120,7 +133,11 @@ fn recover(c: &mut Case, name: &str, when: &str) {
         left.retain(|line| line.trim() != "fifo");
         left.is_empty().then_some(())
     });
-    assert!(settled.is_some(), "{when}: left behind:\n{}", left.join("\n"));
+    assert!(
+        settled.is_some(),
+        "{when}: left behind:\n{}",
+        left.join("\n")
+    );
 }
 
 fn kills_of_the_shim(c: &mut Case) {
@@ -140,10 +157,16 @@ fn kills_of_its_helpers(c: &mut Case) {
         // A helper lives for some milliseconds: the first that comes along.
         for _ in 0..200 {
             let all = processes::all();
-            let shims: Vec<_> = all.iter().filter(|p| is_shim(p) && p.is_marked(&c.daemon.namespace)).collect();
+            let shims: Vec<_> = all
+                .iter()
+                .filter(|p| is_shim(p) && p.is_marked(&c.daemon.namespace))
+                .collect();
             let helpers: Vec<_> = all
                 .iter()
-                .filter(|p| p.is_marked(&c.daemon.namespace) && shims.iter().any(|shim| shim.pid == p.parent))
+                .filter(|p| {
+                    p.is_marked(&c.daemon.namespace)
+                        && shims.iter().any(|shim| shim.pid == p.parent)
+                })
                 .collect();
             for helper in &helpers {
                 processes::signal(helper.pid, Signal::SIGKILL);
@@ -170,7 +193,10 @@ fn a_full_disk(c: &mut Case) {
     fill(&filler);
     let outcome = c.run("--detach", "b", "exit 0").output();
     assert_ne!(outcome.code, 0, "there was space after all: {outcome}");
-    assert!(outcome.stderr.contains("no space left on device"), "{outcome}");
+    assert!(
+        outcome.stderr.contains("no space left on device"),
+        "{outcome}"
+    );
     // What runs goes on, and what needs no space works.
     assert_eq!(c.status("a"), "RUNNING");
     let exec = c.exec("", "a", "x", "exit 3").output();

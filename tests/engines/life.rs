@@ -29,7 +29,11 @@ on_every_containerd! {
 
 fn hello(c: &mut Case) {
     let outcome = c
-        .run("--rm", "a", "echo hello; echo there >&2; id -u; pwd; hostname")
+        .run(
+            "--rm",
+            "a",
+            "echo hello; echo there >&2; id -u; pwd; hostname",
+        )
         .output();
     c.note_outcome("run", &outcome);
     assert!(outcome.stdout.starts_with("hello\n"), "{outcome}");
@@ -102,15 +106,24 @@ fn signals(c: &mut Case) {
 fn kill_of_a_dead_task_is_refused(c: &mut Case) {
     c.up_with("", "a", "exit 3");
     c.wait_for("a", "STOPPED");
-    c.fails("task kill -s KILL @a", &["process already finished: not found"]);
+    c.fails(
+        "task kill -s KILL @a",
+        &["process already finished: not found"],
+    );
     c.delete("a");
     c.fails("task kill -s KILL @a", &["not found"]);
 }
 
 fn delete_of_a_running_task_is_refused(c: &mut Case) {
     c.up("", "a");
-    c.fails("task delete @a", &["task must be stopped before deletion: running: failed precondition"]);
-    c.fails("container delete @a", &["cannot delete a non stopped container"]);
+    c.fails(
+        "task delete @a",
+        &["task must be stopped before deletion: running: failed precondition"],
+    );
+    c.fails(
+        "container delete @a",
+        &["cannot delete a non stopped container"],
+    );
     assert_eq!(c.status("a"), "RUNNING");
     c.down("a");
 }
@@ -145,10 +158,17 @@ fn a_program_that_cannot_be_executed_fails_the_start(c: &mut Case) {
 
 fn a_missing_mount_source_fails_the_start(c: &mut Case) {
     let outcome = c
-        .run("--rm --mount type=bind,src=/no/such/dir,dst=/mnt,options=rbind:ro", "a", "true")
+        .run(
+            "--rm --mount type=bind,src=/no/such/dir,dst=/mnt,options=rbind:ro",
+            "a",
+            "true",
+        )
         .output();
     c.note("code", &outcome.code.to_string());
-    assert!(outcome.stderr.contains("no such file or directory"), "{outcome}");
+    assert!(
+        outcome.stderr.contains("no such file or directory"),
+        "{outcome}"
+    );
 }
 
 fn the_id_of_a_living_task_is_taken(c: &mut Case) {
@@ -171,13 +191,19 @@ fn the_container_knows_its_surroundings(c: &mut Case) {
 }
 
 fn read_only_root(c: &mut Case) {
-    let outcome = c.run("--rm --read-only", "a", "touch /file; echo $?").output();
+    let outcome = c
+        .run("--rm --read-only", "a", "touch /file; echo $?")
+        .output();
     c.note_outcome("run", &outcome);
 }
 
 fn pause_and_resume(c: &mut Case) {
     let run = c
-        .run("--rm", "a", "trap 'exit 6' TERM; while :; do echo tick; sleep 0.02; done")
+        .run(
+            "--rm",
+            "a",
+            "trap 'exit 6' TERM; while :; do echo tick; sleep 0.02; done",
+        )
         .spawn();
     let ticks = || run.stdout_now().lines().count();
     wait_until("it ticks", || ticks() > 2);
@@ -200,24 +226,32 @@ fn pause_and_resume(c: &mut Case) {
 
 fn processes_are_listed(c: &mut Case) {
     c.up_with("", "a", "sleep 1000 & sleep 1000 & wait");
-    wait_until("three processes", || c.call("task ps @a").stdout.lines().count() == 4);
+    wait_until("three processes", || {
+        c.call("task ps @a").stdout.lines().count() == 4
+    });
     let exec = c.exec("--detach", "a", "x", "exec sleep 1000").output();
     assert_eq!(exec.code, 0, "{exec}");
     let list = c.ok("task ps @a").stdout;
     assert_eq!(list.lines().count(), 5, "{list}");
     let pid = c.pid("a").to_string();
     assert!(
-        list.lines().any(|line| line.split_whitespace().next() == Some(&pid)),
+        list.lines()
+            .any(|line| line.split_whitespace().next() == Some(&pid)),
         "{pid} in {list}"
     );
     // The exec'ed process is listed with its id.
-    let known = list
-        .lines()
-        .skip(1)
-        .map(|line| line.split_whitespace().skip(1).collect::<Vec<_>>().join(" "));
+    let known = list.lines().skip(1).map(|line| {
+        line.split_whitespace()
+            .skip(1)
+            .collect::<Vec<_>>()
+            .join(" ")
+    });
     let mut known: Vec<_> = known.collect();
     known.sort();
-    c.note("ps", &known.join("\n").replace(|x: char| x.is_ascii_digit(), "N"));
+    c.note(
+        "ps",
+        &known.join("\n").replace(|x: char| x.is_ascii_digit(), "N"),
+    );
     c.down("a");
 }
 

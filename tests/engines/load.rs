@@ -30,18 +30,24 @@ fn in_parallel(action: impl Fn(usize) + Sync) {
 }
 
 fn many_containers_at_once(c: &mut Case) {
-    let names: Vec<_> = (0..CONTAINERS).map(|number| format!("a{number}x")).collect();
+    let names: Vec<_> = (0..CONTAINERS)
+        .map(|number| format!("a{number}x"))
+        .collect();
     for name in &names {
         c.expect_container(name);
     }
     let c = &*c;
     in_parallel(|number| {
         let script = format!("trap 'exit {number}' TERM; while :; do sleep 1000 & wait; done");
-        let outcome = c.run_expected("--detach", &names[number], &["sh", "-c", &script]).output();
+        let outcome = c
+            .run_expected("--detach", &names[number], &["sh", "-c", &script])
+            .output();
         assert_eq!(outcome.code, 0, "{outcome}");
     });
     let running = c.call("task list").stdout;
-    let running = running.lines().filter(|line| line.contains(&c.id("a")) && line.contains("RUNNING"));
+    let running = running
+        .lines()
+        .filter(|line| line.contains(&c.id("a")) && line.contains("RUNNING"));
     assert_eq!(running.count(), CONTAINERS);
     in_parallel(|number| {
         let name = &names[number];
@@ -59,7 +65,9 @@ fn many_containers_at_once(c: &mut Case) {
 
 fn many_containers_one_after_the_other(c: &mut Case) {
     for number in 0..CONTAINERS {
-        let outcome = c.run("--rm", "a", &format!("echo {number}; exit {number}")).output();
+        let outcome = c
+            .run("--rm", "a", &format!("echo {number}; exit {number}"))
+            .output();
         assert_eq!(outcome.code, number as i32, "{outcome}");
         assert_eq!(outcome.stdout, format!("{number}\n"), "{outcome}");
     }

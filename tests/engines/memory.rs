@@ -62,16 +62,31 @@ fn fields(path: &str, value: &Value, found: &mut Vec<String>) {
 
 /// Counts of what has happened may be nothing in one run and something in the other.
 fn is_a_limit_or_a_size(field: &str) -> bool {
-    !["pgfault", "pgmajfault", "pgpg", "throttl", "io_", "blkio", "writeback", "dirty", "active", "shmem", "mapped", "failcnt", "usage/user", "usage/kernel"]
-        .iter()
-        .any(|word| field.to_lowercase().contains(word))
+    ![
+        "pgfault",
+        "pgmajfault",
+        "pgpg",
+        "throttl",
+        "io_",
+        "blkio",
+        "writeback",
+        "dirty",
+        "active",
+        "shmem",
+        "mapped",
+        "failcnt",
+        "usage/user",
+        "usage/kernel",
+    ]
+    .iter()
+    .any(|word| field.to_lowercase().contains(word))
 }
 
 fn metrics_have_the_fields_of_runc(c: &mut Case) {
     c.up(LIMIT, "a");
     let outcome = c.ok("task metrics --format json @a");
-    let metrics: Value = serde_json::from_str(&outcome.stdout)
-        .unwrap_or_else(|error| panic!("{error}: {outcome}"));
+    let metrics: Value =
+        serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome}"));
     let mut found = Vec::new();
     fields("", &metrics, &mut found);
     found.retain(|field| is_a_limit_or_a_size(field));
@@ -79,8 +94,16 @@ fn metrics_have_the_fields_of_runc(c: &mut Case) {
     found.dedup();
     c.note("fields", &found.join("\n"));
     assert!(found.len() > 8, "{outcome}");
-    for pointer in ["/memory/usage/limit", "/memory/swap/limit", "/pids/limit", "/pids/current"] {
-        c.note(pointer, &metrics.pointer(pointer).unwrap_or(&Value::Null).to_string());
+    for pointer in [
+        "/memory/usage/limit",
+        "/memory/swap/limit",
+        "/pids/limit",
+        "/pids/current",
+    ] {
+        c.note(
+            pointer,
+            &metrics.pointer(pointer).unwrap_or(&Value::Null).to_string(),
+        );
     }
     assert!(outcome.stdout.contains("20971520"), "{outcome}");
     c.down("a");
@@ -88,7 +111,11 @@ fn metrics_have_the_fields_of_runc(c: &mut Case) {
 
 fn a_limit_holds(c: &mut Case) {
     c.up(LIMIT, "a");
-    let group = if c.cgroup_file("a", "memory.max").is_some() { "memory.max" } else { "memory.limit_in_bytes" };
+    let group = if c.cgroup_file("a", "memory.max").is_some() {
+        "memory.max"
+    } else {
+        "memory.limit_in_bytes"
+    };
     let limit = c.cgroup_file("a", group).unwrap_or_default();
     c.note("limit", &limit);
     assert_eq!(limit, "20971520");

@@ -22,7 +22,9 @@ fn containers_outlive_their_containerd(c: &mut Case) {
         c.daemon.launch();
         assert_eq!(c.status("a"), "RUNNING");
         assert_eq!(c.pid("a"), pid);
-        let outcome = c.exec("", "a", signal.as_str(), "echo hello; exit 3").output();
+        let outcome = c
+            .exec("", "a", signal.as_str(), "echo hello; exit 3")
+            .output();
         c.note_outcome("exec", &outcome);
         assert_eq!(outcome.code, 3, "{outcome}");
     }
@@ -43,10 +45,14 @@ fn tasks_that_end_while_containerd_is_away_are_cleared(c: &mut Case) {
     for pid in &pids {
         processes::signal(*pid, Signal::SIGTERM);
     }
-    wait_until("all have ended", || !pids.iter().any(|pid| processes::is_alive(*pid)));
+    wait_until("all have ended", || {
+        !pids.iter().any(|pid| processes::is_alive(*pid))
+    });
     c.daemon.launch();
     for name in ["a", "b", "d"] {
-        wait_until("the task is over", || ["", "STOPPED"].contains(&c.status(name).as_str()));
+        wait_until("the task is over", || {
+            ["", "STOPPED"].contains(&c.status(name).as_str())
+        });
         c.call(&format!("task delete @{name}"));
         c.ok(&format!("container delete @{name}"));
     }
@@ -57,14 +63,25 @@ fn tasks_that_end_while_containerd_is_away_are_cleared(c: &mut Case) {
 fn execs_outlive_their_containerd(c: &mut Case) {
     c.private_daemon();
     c.up("", "a");
-    let exec = c.exec("--detach", "a", "x", "trap 'exit 5' TERM; while :; do sleep 0.02; done").output();
+    let exec = c
+        .exec(
+            "--detach",
+            "a",
+            "x",
+            "trap 'exit 5' TERM; while :; do sleep 0.02; done",
+        )
+        .output();
     assert_eq!(exec.code, 0, "{exec}");
     c.daemon.end(Signal::SIGKILL);
     c.daemon.launch();
-    c.note("processes", &c.ok("task ps @a").stdout.lines().count().to_string());
+    c.note(
+        "processes",
+        &c.ok("task ps @a").stdout.lines().count().to_string(),
+    );
     c.ok("task kill --exec-id x -s TERM @a");
     wait_until("the exec has ended", || {
-        !c.ok("task ps @a").stdout.contains("exec_id:\"x\"") && c.call("task kill --exec-id x -s TERM @a").code != 0
+        !c.ok("task ps @a").stdout.contains("exec_id:\"x\"")
+            && c.call("task kill --exec-id x -s TERM @a").code != 0
     });
     assert_eq!(c.status("a"), "RUNNING");
     c.down("a");
@@ -92,7 +109,9 @@ fn a_shim_killed_while_containerd_is_away_is_cleaned_up_at_boot(c: &mut Case) {
     wait_until("the shim has ended", || !processes::is_alive(shim));
     c.daemon.launch();
     wait_until("the container is gone", || !processes::is_alive(pid));
-    wait_until("the task is gone", || ["", "STOPPED"].contains(&c.status("a").as_str()));
+    wait_until("the task is gone", || {
+        ["", "STOPPED"].contains(&c.status("a").as_str())
+    });
     assert_eq!(c.status("b"), "RUNNING");
     c.call("task delete @a");
     c.ok("container delete @a");

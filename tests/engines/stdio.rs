@@ -41,7 +41,11 @@ fn assert_same(what: &str, text: &str, expected: &str) {
             .zip(expected.bytes())
             .position(|(a, b)| a != b)
             .unwrap_or(text.len().min(expected.len()));
-        panic!("{what}: {} bytes instead of {}, different from {at} on", text.len(), expected.len());
+        panic!(
+            "{what}: {} bytes instead of {}, different from {at} on",
+            text.len(),
+            expected.len()
+        );
     }
 }
 
@@ -61,7 +65,12 @@ fn a_slow_reader_loses_nothing(c: &mut Case) {
     // The client gives up what it has not read when the container ends, hence the sleep.
     let script = format!("seq 1 {last}; sleep 2");
     let mut command = c.run("--rm", "a", &script).into_inner();
-    let mut child = spawn_plain(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()));
+    let mut child = spawn_plain(
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null()),
+    );
     let mut pipe = child.stdout.take().expect("pipe");
     let mut text = Vec::new();
     let mut chunk = [0; 32 * 1024];
@@ -90,7 +99,10 @@ fn many_lines(c: &mut Case) {
 /// forgets an end that comes before the task is there.
 fn echoes_until_the_end(cmd: Cmd) -> (String, Option<i32>) {
     let mut command = cmd.into_inner();
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
     let mut child = spawn_plain(&mut command);
     let mut stdin = child.stdin.take().expect("pipe");
     stdin.write_all(b"first\n").expect("write");
@@ -113,10 +125,16 @@ fn echoes_until_the_end(cmd: Cmd) -> (String, Option<i32>) {
 
 fn standard_input_ends(c: &mut Case) {
     let run = c.run("--rm", "a", "cat; echo end; exit 3");
-    assert_eq!(echoes_until_the_end(run), ("first\nend\n".to_owned(), Some(3)));
+    assert_eq!(
+        echoes_until_the_end(run),
+        ("first\nend\n".to_owned(), Some(3))
+    );
     c.up("", "b");
     let exec = c.exec("", "b", "x", "cat; echo end; exit 4");
-    assert_eq!(echoes_until_the_end(exec), ("first\nend\n".to_owned(), Some(4)));
+    assert_eq!(
+        echoes_until_the_end(exec),
+        ("first\nend\n".to_owned(), Some(4))
+    );
     c.down("b");
 }
 
@@ -128,14 +146,24 @@ fn much_input_arrives_whole(c: &mut Case) {
 }
 
 fn input_that_nobody_reads(c: &mut Case) {
-    let outcome = c.run("--rm", "a", "exit 3").stdin(numbers(100_000)).output();
+    let outcome = c
+        .run("--rm", "a", "exit 3")
+        .stdin(numbers(100_000))
+        .output();
     c.note_outcome("run", &outcome);
     assert_eq!(outcome.code, 3);
 }
 
 fn input_that_never_ends(c: &mut Case) {
-    let mut command = c.run("--rm", "a", "read line; echo $line; exit 4").into_inner();
-    let mut child = spawn_plain(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()));
+    let mut command = c
+        .run("--rm", "a", "read line; echo $line; exit 4")
+        .into_inner();
+    let mut child = spawn_plain(
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null()),
+    );
     let mut stdin = child.stdin.take().expect("pipe");
     stdin.write_all(b"hello\n").expect("write");
     let mut status = None;
@@ -144,13 +172,19 @@ fn input_that_never_ends(c: &mut Case) {
         status.is_some()
     });
     let mut text = String::new();
-    child.stdout.take().expect("pipe").read_to_string(&mut text).expect("read");
+    child
+        .stdout
+        .take()
+        .expect("pipe")
+        .read_to_string(&mut text)
+        .expect("read");
     assert_eq!(status.and_then(|s| s.code()), Some(4));
     assert_eq!(text, "hello\n");
 }
 
 fn no_standard_streams(c: &mut Case) {
-    let script = "cat; echo text; echo text >&2; ls -l /proc/self/fd | grep -c /dev/null >/dev/null; exit 6";
+    let script =
+        "cat; echo text; echo text >&2; ls -l /proc/self/fd | grep -c /dev/null >/dev/null; exit 6";
     let outcome = c.run("--rm --null-io", "a", script).output();
     c.note_outcome("run", &outcome);
     assert_eq!(outcome.code, 6);
@@ -166,7 +200,9 @@ fn output_to_a_file(c: &mut Case) {
     let expected = format!("out\n{}", numbers(1000));
     let read = || fs::read_to_string(&file).unwrap_or_default();
     // The copy may end after the container.
-    wait_until("the file is complete", || read().len() >= expected.len() + 4);
+    wait_until("the file is complete", || {
+        read().len() >= expected.len() + 4
+    });
     // Two copies write to it, in no order.
     assert_eq!(read().replacen("err\n", "", 1), expected);
     c.delete("a");
@@ -207,7 +243,10 @@ fn a_logger_that_does_not_exist(c: &mut Case) {
         .run("--detach --log-uri binary:///no/such/logger", "a", "exit 0")
         .output();
     c.note("code", &outcome.code.to_string());
-    assert!(outcome.stderr.contains("no such file or directory"), "{outcome}");
+    assert!(
+        outcome.stderr.contains("no such file or directory"),
+        "{outcome}"
+    );
     c.note("status", &c.status("a"));
     c.call("container delete @a");
 }
@@ -231,7 +270,10 @@ fn output_after_the_client_has_gone(c: &mut Case) {
     let dir = tempfile::tempdir().expect("directory");
     let mark = dir.path().join("mark");
     File::create(&mark).expect("file");
-    let flags = format!("--mount type=bind,src={},dst=/mnt,options=rbind:rw", dir.path().display());
+    let flags = format!(
+        "--mount type=bind,src={},dst=/mnt,options=rbind:rw",
+        dir.path().display()
+    );
     let script = "trap '' PIPE; echo ready; while ! test -e /mnt/go; do sleep 0.05; done; echo more; echo more; exit 8";
     let mut run = c.run(&flags, "a", script).spawn();
     wait_until("ready", || run.stdout_now().contains("ready"));

@@ -114,7 +114,10 @@ fn live(c: &mut Case, shim: &Shim) {
     assert!(deleted.exited_at.is_some());
     c.note("state", &code(&shim.state(&id, "")));
     c.note("wait", &code(&shim.wait(&id, "")));
-    assert!(leaks::mounts(&shim.bundle.to_string_lossy()).is_empty(), "the root is mounted");
+    assert!(
+        leaks::mounts(&shim.bundle.to_string_lossy()).is_empty(),
+        "the root is mounted"
+    );
 }
 
 /// runc's shims know one name each; ours answers under both.
@@ -135,12 +138,18 @@ fn an_exec(c: &mut Case) {
     let shim = Shim::start(c, "a", FOREVER);
     let id = shim.id.clone();
     shim.create(&id).expect("create");
-    c.note("exec before the start", &code(&shim.exec(&id, "early", "true")));
+    c.note(
+        "exec before the start",
+        &code(&shim.exec(&id, "early", "true")),
+    );
     shim.start_task(&id, "").expect("start");
     assert_eq!(shim.exec(&id, "x", FOREVER), Ok(()));
     note_state(c, &shim, "x");
     c.note("the id is taken", &code(&shim.exec(&id, "x", "true")));
-    c.note("kill before the start", &code(&shim.kill(&id, "x", 15, false)));
+    c.note(
+        "kill before the start",
+        &code(&shim.kill(&id, "x", 15, false)),
+    );
     let pid = shim.start_task(&id, "x").expect("start of the exec");
     assert!(processes::is_alive(pid as i32));
     note_state(c, &shim, "x");
@@ -150,12 +159,18 @@ fn an_exec(c: &mut Case) {
     assert_eq!(shim.kill(&id, "x", 15, false), Ok(()));
     assert_eq!(shim.wait(&id, "x"), Ok(3));
     note_state(c, &shim, "x");
-    c.note("kill of a dead exec", &code(&shim.kill(&id, "x", 15, false)));
+    c.note(
+        "kill of a dead exec",
+        &code(&shim.kill(&id, "x", 15, false)),
+    );
     assert_eq!(shim.delete(&id, "x").expect("delete").exit_status, 3);
     c.note("state of a deleted exec", &code(&shim.state(&id, "x")));
     // Never started.
     assert_eq!(shim.exec(&id, "y", "true"), Ok(()));
-    c.note("delete of an exec that never ran", &code(&shim.delete(&id, "y")));
+    c.note(
+        "delete of an exec that never ran",
+        &code(&shim.delete(&id, "y")),
+    );
     shim.end(c);
 }
 
@@ -168,18 +183,33 @@ fn errors_have_codes(c: &mut Case) {
     shim.create(&id).expect("create");
     c.note("create again", &code(&shim.create(&id)));
     c.note("pause before the start", &code(&order(&shim, "Pause", &id)));
-    c.note("resume before the start", &code(&order(&shim, "Resume", &id)));
+    c.note(
+        "resume before the start",
+        &code(&order(&shim, "Resume", &id)),
+    );
     c.note("delete before the start is", "possible");
     shim.start_task(&id, "").expect("start");
     c.note("start again", &code(&shim.start_task(&id, "")));
     c.note("delete while it runs", &code(&shim.delete(&id, "")));
     c.note("resume while it runs", &code(&order(&shim, "Resume", &id)));
     c.note("resize without a terminal", &code(&resize(&shim, &id, "")));
-    c.note("state of an unknown exec", &code(&shim.state(&id, "nosuch")));
-    c.note("start of an unknown exec", &code(&shim.start_task(&id, "nosuch")));
+    c.note(
+        "state of an unknown exec",
+        &code(&shim.state(&id, "nosuch")),
+    );
+    c.note(
+        "start of an unknown exec",
+        &code(&shim.start_task(&id, "nosuch")),
+    );
     c.note("wait of an unknown exec", &code(&shim.wait(&id, "nosuch")));
-    c.note("delete of an unknown exec", &code(&shim.delete(&id, "nosuch")));
-    c.note("kill of an unknown exec", &code(&shim.kill(&id, "nosuch", 9, false)));
+    c.note(
+        "delete of an unknown exec",
+        &code(&shim.delete(&id, "nosuch")),
+    );
+    c.note(
+        "kill of an unknown exec",
+        &code(&shim.kill(&id, "nosuch", 9, false)),
+    );
     let unknown = shim.call::<api::Empty>("NoSuchMethod", &api::Empty::new());
     c.note("an unknown method", &code(&unknown));
     if c.route == Route::Shim {
@@ -273,7 +303,8 @@ fn tasks_that_end_at_once(c: &mut Case) {
     shim.start_task(&id, "").expect("start");
     for round in 0..20 {
         let exec = format!("x{round}");
-        shim.exec(&id, &exec, &format!("exit {round}")).expect("exec");
+        shim.exec(&id, &exec, &format!("exit {round}"))
+            .expect("exec");
         shim.start_task(&id, &exec).expect("start of the exec");
         assert_eq!(shim.wait(&id, &exec), Ok(round));
         assert_eq!(shim.delete(&id, &exec).expect("delete").exit_status, round);
@@ -289,7 +320,9 @@ fn a_living_task_keeps_the_shim(c: &mut Case) {
     assert_eq!(shim.shutdown(&id), Ok(()));
     std::thread::sleep(Duration::from_millis(500));
     note_state(c, &shim, "");
-    let again = shim::command(c, &shim.bundle, &id, Path::new("")).arg("start").output();
+    let again = shim::command(c, &shim.bundle, &id, Path::new(""))
+        .arg("start")
+        .output();
     c.note("start again", &again.code.to_string());
     shim.end(c);
 }
@@ -304,15 +337,22 @@ fn runc_groups_share_a_shim(c: &mut Case) {
 
 fn share(c: &mut Case, annotation: &str) {
     let group = c.id("a");
-    let first = Shim::start_with(c, "a", FOREVER, |spec| spec["annotations"] = json!({annotation: group}));
+    let first = Shim::start_with(c, "a", FOREVER, |spec| {
+        spec["annotations"] = json!({annotation: group})
+    });
     first.create(&first.id).expect("create");
     first.start_task(&first.id, "").expect("start");
-    let second = Shim::start_with(c, "b", FOREVER, |spec| spec["annotations"] = json!({annotation: group}));
+    let second = Shim::start_with(c, "b", FOREVER, |spec| {
+        spec["annotations"] = json!({annotation: group})
+    });
     assert_eq!(first.socket, second.socket);
     let shim_pid = first.connect(&first.id).expect("connect").shim_pid;
     second.create(&second.id).expect("create");
     second.start_task(&second.id, "").expect("start");
-    assert_eq!(second.connect(&second.id).expect("connect").shim_pid, shim_pid);
+    assert_eq!(
+        second.connect(&second.id).expect("connect").shim_pid,
+        shim_pid
+    );
     note_state(c, &first, "");
     note_state(c, &second, "");
     std::thread::sleep(Duration::from_millis(300));
@@ -335,7 +375,10 @@ fn an_update(c: &mut Case) {
     let id = shim.id.clone();
     shim.create(&id).expect("create");
     shim.start_task(&id, "").expect("start");
-    let read = |c: &Case| c.cgroup_file("a", "memory.limit_in_bytes").or_else(|| c.cgroup_file("a", "memory.max"));
+    let read = |c: &Case| {
+        c.cgroup_file("a", "memory.limit_in_bytes")
+            .or_else(|| c.cgroup_file("a", "memory.max"))
+    };
     assert_eq!(read(c), Some((40 << 20).to_string()));
     let update = |resources: serde_json::Value| {
         let mut request = api::UpdateTaskRequest::new();
@@ -347,9 +390,19 @@ fn an_update(c: &mut Case) {
     assert_eq!(update(json!({"memory": {"limit": 30 << 20}})), Ok(()));
     assert_eq!(read(c), Some((30 << 20).to_string()));
     assert_eq!(update(json!({"cpu": {"shares": 512}})), Ok(()));
-    c.note("shares", &c.cgroup_file("a", "cpu.shares").unwrap_or_default());
-    assert_eq!(read(c), Some((30 << 20).to_string()), "nobody asked for another limit");
-    c.note("a limit below what is used", &code(&update(json!({"memory": {"limit": 4096}}))));
+    c.note(
+        "shares",
+        &c.cgroup_file("a", "cpu.shares").unwrap_or_default(),
+    );
+    assert_eq!(
+        read(c),
+        Some((30 << 20).to_string()),
+        "nobody asked for another limit"
+    );
+    c.note(
+        "a limit below what is used",
+        &code(&update(json!({"memory": {"limit": 4096}}))),
+    );
     c.note("no limit at all", &code(&update(json!({}))));
     let mut request = api::UpdateTaskRequest::new();
     request.id.clone_from(&id);
@@ -381,7 +434,11 @@ fn with_fifos(c: &mut Case, script: &str) -> (Shim, [File; 2]) {
     let readers = paths.each_ref().map(|path| {
         mkfifo(path, Mode::from_bits_truncate(0o700)).expect("fifo");
         let mut options = File::options();
-        options.read(true).custom_flags(libc::O_NONBLOCK).open(path).expect("fifo")
+        options
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)
+            .expect("fifo")
     });
     let [stdout, stderr] = paths.map(|path| path.to_string_lossy().into_owned());
     let created = shim.create_with(&shim.id, |request| {
@@ -414,7 +471,10 @@ fn a_reader_that_does_not_read(c: &mut Case) {
     assert_eq!(shim.wait(&shim.id, ""), Ok(137));
     let began = Instant::now();
     shim.delete(&shim.id, "").expect("delete");
-    assert!(began.elapsed() < Duration::from_secs(15), "delete waits for the reader");
+    assert!(
+        began.elapsed() < Duration::from_secs(15),
+        "delete waits for the reader"
+    );
     drop(readers);
     shim.end(c);
 }
@@ -456,7 +516,9 @@ fn the_action_delete_of_nothing(c: &mut Case) {
     let shim = Shim::start(c, "a", FOREVER);
     if c.route == Route::Shim {
         let ttrpc = c.daemon.dir().join("c.sock.ttrpc");
-        let mut command = shim::command(c, &shim.bundle, &shim.id, &ttrpc).arg("delete").into_inner();
+        let mut command = shim::command(c, &shim.bundle, &shim.id, &ttrpc)
+            .arg("delete")
+            .into_inner();
         let output = command.stdin(Stdio::null()).output().expect("run");
         assert!(output.status.success());
         assert_eq!(String::from_utf8_lossy(&output.stderr), "");
@@ -475,7 +537,9 @@ fn a_killed_shim_is_cleared_up(c: &mut Case) {
     let pid = shim.connect(&id).expect("connect").shim_pid as i32;
     let bundle = shim.bundle.clone();
     shim.kill_shim_and_clear(c, pid);
-    wait_until("the container is gone", || !processes::is_alive(task as i32));
+    wait_until("the container is gone", || {
+        !processes::is_alive(task as i32)
+    });
     assert!(!bundle.exists());
 }
 
@@ -504,14 +568,24 @@ fn many_calls_at_once(c: &mut Case) {
 fn version(c: &mut Case) {
     let outcome = Cmd::new(shim::program(c)).arg("-v").output();
     assert_eq!(outcome.code, 0, "{outcome}");
-    let keys: Vec<_> = outcome.stdout.lines().map(|line| line.split(':').next().unwrap_or_default().trim()).collect();
-    let known: Vec<_> = keys.into_iter().filter(|key| ["Version", "Revision"].contains(key)).collect();
+    let keys: Vec<_> = outcome
+        .stdout
+        .lines()
+        .map(|line| line.split(':').next().unwrap_or_default().trim())
+        .collect();
+    let known: Vec<_> = keys
+        .into_iter()
+        .filter(|key| ["Version", "Revision"].contains(key))
+        .collect();
     c.note("keys", &known.join("\n"));
 }
 
 fn information(c: &mut Case) {
     let dir = tempfile::tempdir().expect("directory");
-    let path = format!("{}:/usr/sbin:/usr/bin", c.daemon.dir().join("bin").display());
+    let path = format!(
+        "{}:/usr/sbin:/usr/bin",
+        c.daemon.dir().join("bin").display()
+    );
     let output = Cmd::new(shim::program(c))
         .env("PATH", path)
         .dir(dir.path())
@@ -519,10 +593,15 @@ fn information(c: &mut Case) {
         .into_inner()
         .output()
         .expect("run");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let info = RuntimeInfo::parse_from_bytes(&output.stdout).expect("RuntimeInfo");
     c.note("type of the features", &info.features.type_url);
-    let features: serde_json::Value = serde_json::from_slice(&info.features.value).expect("features are JSON");
+    let features: serde_json::Value =
+        serde_json::from_slice(&info.features.value).expect("features are JSON");
     c.note("hooks", &features["hooks"].is_array().to_string());
     assert!(features["mountOptions"].is_array(), "{features}");
     assert!(!info.name.is_empty());
@@ -541,14 +620,22 @@ fn start_with_input(c: &mut Case, name: &str, input: &[u8]) -> (Vec<u8>, Vec<u8>
     fs::write(&file, input).expect("input");
     // The shim inherits no pipe of the test: its end must not be waited for.
     let (out, err) = (bundle.join("stdout"), bundle.join("stderr"));
-    let mut command = shim::command(c, &bundle, &id, &ttrpc).arg("start").into_inner();
+    let mut command = shim::command(c, &bundle, &id, &ttrpc)
+        .arg("start")
+        .into_inner();
     command
         .stdin(File::open(&file).expect("input"))
         .stdout(File::create(&out).expect("output"))
         .stderr(File::create(&err).expect("output"));
-    let status = crate::harness::command::spawn_plain(&mut command).wait().expect("wait");
+    let status = crate::harness::command::spawn_plain(&mut command)
+        .wait()
+        .expect("wait");
     assert!(status.success());
-    (fs::read(out).expect("output"), fs::read(err).expect("output"), log)
+    (
+        fs::read(out).expect("output"),
+        fs::read(err).expect("output"),
+        log,
+    )
 }
 
 /// Kills the shim that `start` has left, and clears up after it.
@@ -572,7 +659,12 @@ fn bootstrap_with_parameters(c: &mut Case) {
     params.instance_id = c.id("a");
     params.namespace.clone_from(&c.daemon.namespace);
     params.containerd_version = "2.3.0".into();
-    params.containerd_ttrpc_address = c.daemon.dir().join("c.sock.ttrpc").to_string_lossy().into_owned();
+    params.containerd_ttrpc_address = c
+        .daemon
+        .dir()
+        .join("c.sock.ttrpc")
+        .to_string_lossy()
+        .into_owned();
     params.containerd_grpc_address = c.daemon.socket().to_string_lossy().into_owned();
     params.containerd_binary = "/bin/true".into();
     let (out, err, _log) = start_with_input(c, "a", &params.write_to_bytes().expect("encode"));
@@ -592,11 +684,17 @@ fn bootstrap_with_options(c: &mut Case) {
         return;
     }
     let options = shim::any("containerd.runc.v1.Options", &json!({}));
-    for (name, input) in [("a", Vec::new()), ("b", options.write_to_bytes().expect("encode"))] {
+    for (name, input) in [
+        ("a", Vec::new()),
+        ("b", options.write_to_bytes().expect("encode")),
+    ] {
         let (out, err, _log) = start_with_input(c, name, &input);
         assert_eq!(String::from_utf8_lossy(&err), "");
         let text = String::from_utf8(out).expect("text");
-        assert!(text.starts_with("unix://") && !text.ends_with('\n'), "{text:?}");
+        assert!(
+            text.starts_with("unix://") && !text.ends_with('\n'),
+            "{text:?}"
+        );
         let socket = shim::socket_of(&text);
         c.watch_socket(&socket);
         end_started(c, name, &socket);

@@ -73,7 +73,11 @@ fn much_output_on_a_terminal(c: &mut Case) {
     let mut session = Session::start(c.run("--rm --tty", "a", script), 24, 80);
     let seen = session.master.until("end\r\r\n");
     let expected: String = (1..=100_000).map(|n| format!("{n}\r\r\n")).collect();
-    assert!(seen == expected + "end\r\r\n", "{} bytes are not the expected ones", seen.len());
+    assert!(
+        seen == expected + "end\r\r\n",
+        "{} bytes are not the expected ones",
+        seen.len()
+    );
     session.master.send("\n");
     assert_eq!(session.code(), Some(2));
 }

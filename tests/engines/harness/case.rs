@@ -63,12 +63,13 @@ impl Case {
 
     /// A plain client command; words with `@` in front become ids.
     pub fn ctr(&self, line: &str) -> Cmd {
-        line.split_whitespace().fold(self.daemon.ctr(), |cmd, word| {
-            match word.strip_prefix('@') {
-                Some(name) => cmd.arg(self.id(name)),
-                None => cmd.arg(word),
-            }
-        })
+        line.split_whitespace()
+            .fold(self.daemon.ctr(), |cmd, word| {
+                match word.strip_prefix('@') {
+                    Some(name) => cmd.arg(self.id(name)),
+                    None => cmd.arg(word),
+                }
+            })
     }
 
     /// Runs a client command and records nothing.
@@ -96,7 +97,10 @@ impl Case {
         self.note(line, &format!("code {}", outcome.code));
         assert_ne!(outcome.code, 0, "should have failed: {outcome}");
         for needle in needles {
-            assert!(outcome.stderr.contains(needle), "no {needle:?} in {outcome}");
+            assert!(
+                outcome.stderr.contains(needle),
+                "no {needle:?} in {outcome}"
+            );
         }
     }
 
@@ -140,12 +144,18 @@ impl Case {
 
     /// Starts a container that stays.
     pub fn up(&mut self, flags: &str, name: &str) {
-        self.up_with(flags, name, "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done");
+        self.up_with(
+            flags,
+            name,
+            "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done",
+        );
     }
 
     /// Starts a detached container with a script.
     pub fn up_with(&mut self, flags: &str, name: &str, script: &str) {
-        let outcome = self.run(&format!("--detach {flags}"), name, script).output();
+        let outcome = self
+            .run(&format!("--detach {flags}"), name, script)
+            .output();
         assert_eq!(outcome.code, 0, "{outcome}");
         if let Some(socket) = self.shim_socket(name) {
             self.sockets.insert(socket);
@@ -174,7 +184,10 @@ impl Case {
     /// Deletes a stopped container; records its exit code.
     pub fn delete(&mut self, name: &str) {
         let code = self.delete_task(name);
-        self.note(&format!("task delete @{name}"), &format!("exit code {code}"));
+        self.note(
+            &format!("task delete @{name}"),
+            &format!("exit code {code}"),
+        );
         self.ok(&format!("container delete @{name}"));
     }
 
@@ -186,13 +199,15 @@ impl Case {
             .stderr
             .split_once("exit with non-zero exit code ")
             .map_or("0", |(_, rest)| rest.trim_end_matches(['"', '\n']));
-        code.parse().unwrap_or_else(|_| panic!("no exit code: {outcome}"))
+        code.parse()
+            .unwrap_or_else(|_| panic!("no exit code: {outcome}"))
     }
 
     /// Records something to compare.
     pub fn note(&mut self, label: &str, text: &str) {
         let text = self.normalise(text);
-        self.transcript.push((label.to_owned(), text.trim_end().to_owned()));
+        self.transcript
+            .push((label.to_owned(), text.trim_end().to_owned()));
     }
 
     pub fn note_outcome(&mut self, label: &str, outcome: &Outcome) {
@@ -229,13 +244,19 @@ impl Case {
         let id = self.id(name);
         let list = self.call("task list").stdout;
         list.lines()
-            .map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+            .map(|line| {
+                line.split_whitespace()
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+            })
             .find(|words| words.first() == Some(&id))
             .unwrap_or_default()
     }
 
     pub fn wait_for(&self, name: &str, status: &str) {
-        wait_until(&format!("{name} is {status:?}"), || self.status(name) == status);
+        wait_until(&format!("{name} is {status:?}"), || {
+            self.status(name) == status
+        });
     }
 
     /// The socket of the shim that serves the container.
@@ -258,7 +279,9 @@ impl Case {
             .into_iter()
             .filter(|p| {
                 let mut words = p.command_line.split(' ');
-                words.next().is_some_and(|program| program.contains("containerd-shim"))
+                words
+                    .next()
+                    .is_some_and(|program| program.contains("containerd-shim"))
                     && words.any(|word| word == id)
             })
             .collect();
@@ -353,9 +376,14 @@ impl Case {
 /// What a client logs begins with `time="..."`.
 fn without_times(text: &str) -> String {
     text.split_inclusive('\n')
-        .map(|line| match line.strip_prefix("time=\"").and_then(|rest| rest.split_once('"')) {
-            Some((_, rest)) => rest,
-            None => line,
+        .map(|line| {
+            match line
+                .strip_prefix("time=\"")
+                .and_then(|rest| rest.split_once('"'))
+            {
+                Some((_, rest)) => rest,
+                None => line,
+            }
         })
         .collect()
 }

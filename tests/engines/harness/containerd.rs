@@ -159,10 +159,13 @@ address = "{dir}/c.sock.ttrpc"
             .stdout(log.try_clone().expect("clone"))
             .stderr(log);
         *self.child.lock().expect("child") = Some(spawn_plain(&mut command));
-        let answers = eventually(|| {
-            (self.ctr().arg("version").output().code == 0).then_some(())
-        });
-        assert!(answers.is_some(), "{} does not start:\n{}", self.engine, self.log_tail());
+        let answers = eventually(|| (self.ctr().arg("version").output().code == 0).then_some(()));
+        assert!(
+            answers.is_some(),
+            "{} does not start:\n{}",
+            self.engine,
+            self.log_tail()
+        );
     }
 
     /// Ends the daemon's process. Shims and containers stay.
@@ -220,7 +223,11 @@ impl Drop for Containerd {
 pub fn sweep() {
     static DONE: std::sync::Once = std::sync::Once::new();
     DONE.call_once(|| {
-        for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(std::env::temp_dir())
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             let name = entry.file_name().to_string_lossy().into_owned();
             let mut words = name.split('-');
             let (Some("eme"), Some(pid), Some(number)) = (words.next(), words.next(), words.next())

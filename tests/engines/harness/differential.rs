@@ -51,7 +51,10 @@ impl Route {
     /// The routes on which a scenario is compared with the oracle.
     pub fn under_test(scenario: &str) -> Vec<Self> {
         let wanted = std::env::var("ELASTIC_MEM_ROUTES").unwrap_or_else(|_| "shim,cli".to_owned());
-        let chosen = scenario.starts_with("docker") || ON_THE_COMMAND_LINE.iter().any(|name| scenario.ends_with(name));
+        let chosen = scenario.starts_with("docker")
+            || ON_THE_COMMAND_LINE
+                .iter()
+                .any(|name| scenario.ends_with(name));
         wanted
             .split(',')
             .filter_map(|word| match word {
@@ -108,15 +111,22 @@ pub fn ours(engine: &str, name: &str, scenario: impl Fn(&mut Case)) {
     };
     let test = format!("{engine} {name}");
     let route = match Route::under_test(&test).as_slice() {
-        [] if std::env::var("ELASTIC_MEM_ROUTES").is_ok_and(|routes| routes == "oracle") => Route::Oracle,
+        [] if std::env::var("ELASTIC_MEM_ROUTES").is_ok_and(|routes| routes == "oracle") => {
+            Route::Oracle
+        }
         routes if routes.contains(&Route::Shim) => Route::Shim,
         _ => return,
     };
     if route == Route::Shim && !host::has_shim() {
         return skip("the command under test has no shim");
     }
-    let transcript = transcript(&daemon, route, &scenario).unwrap_or_else(|(_, panic)| resume_unwind(panic));
-    let left = transcript.into_iter().find(|(label, _)| label == LEFT).unwrap_or_default().1;
+    let transcript =
+        transcript(&daemon, route, &scenario).unwrap_or_else(|(_, panic)| resume_unwind(panic));
+    let left = transcript
+        .into_iter()
+        .find(|(label, _)| label == LEFT)
+        .unwrap_or_default()
+        .1;
     // FIFOs are the client's to remove, and it may have failed before.
     let left: Vec<_> = left.lines().filter(|line| line.trim() != "fifo").collect();
     assert!(left.is_empty(), "left behind:\n{}", left.join("\n"));
@@ -135,12 +145,19 @@ fn daemon(engine: &str) -> Option<Arc<Containerd>> {
     Some(containerd::shared(engine))
 }
 
-fn compared(engine: &str, name: &str, scenario: impl Fn(&mut Case), exists: impl Fn(Route) -> bool) {
+fn compared(
+    engine: &str,
+    name: &str,
+    scenario: impl Fn(&mut Case),
+    exists: impl Fn(Route) -> bool,
+) {
     let Some(daemon) = daemon(engine) else {
         return;
     };
     let test = format!("{engine} {name}");
-    compare_routes(&test, |route| exists(route).then(|| transcript(&daemon, route, &scenario)));
+    compare_routes(&test, |route| {
+        exists(route).then(|| transcript(&daemon, route, &scenario))
+    });
 }
 
 /// Takes the oracle's transcript, then each route's, and compares. A route
@@ -171,16 +188,19 @@ pub fn compare_routes(
             Some(Ok(actual)) => {
                 let differences = compare(test, route, &expected, &actual);
                 if !differences.is_empty() {
-                    report.push_str(&format!("{test}: {route:?} differs from runc:\n{differences}"));
+                    report.push_str(&format!(
+                        "{test}: {route:?} differs from runc:\n{differences}"
+                    ));
                 }
             }
             Some(Err((actual, panic))) => {
                 // What came before the panic often explains it.
                 let seen = actual.len().min(expected.len());
                 let differences = compare(test, route, &expected[..seen], &actual[..seen]);
-                let message = panic
-                    .downcast_ref::<String>()
-                    .map_or_else(|| panic.downcast_ref::<&str>().copied().unwrap_or("?"), |s| s);
+                let message = panic.downcast_ref::<String>().map_or_else(
+                    || panic.downcast_ref::<&str>().copied().unwrap_or("?"),
+                    |s| s,
+                );
                 report.push_str(&format!(
                     "{test}: only {route:?} panicked: {message}\n{differences}"
                 ));

@@ -102,7 +102,11 @@ impl Dockerd {
         *daemon.child.lock().expect("child") = Some(spawn_plain(&mut command));
         let answers =
             eventually(|| (daemon.docker().arg("version").output().code == 0).then_some(()));
-        assert!(answers.is_some(), "{engine} does not start:\n{}", daemon.log_tail());
+        assert!(
+            answers.is_some(),
+            "{engine} does not start:\n{}",
+            daemon.log_tail()
+        );
         let import = daemon
             .docker()
             .arg("import")
@@ -177,9 +181,11 @@ impl Docker {
     /// A client command; words with `@` in front become names of containers.
     pub fn docker(&self, line: &str) -> Cmd {
         line.split_whitespace()
-            .fold(self.daemon.docker(), |cmd, word| match word.strip_prefix('@') {
-                Some(name) => cmd.arg(self.name(name)),
-                None => cmd.arg(word),
+            .fold(self.daemon.docker(), |cmd, word| {
+                match word.strip_prefix('@') {
+                    Some(name) => cmd.arg(self.name(name)),
+                    None => cmd.arg(word),
+                }
             })
     }
 
@@ -229,7 +235,9 @@ impl Docker {
     /// Starts a container that stays.
     pub fn up(&self, flags: &str, name: &str) {
         let script = "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done";
-        let outcome = self.run(&format!("--detach {flags}"), name, script).output();
+        let outcome = self
+            .run(&format!("--detach {flags}"), name, script)
+            .output();
         assert_eq!(outcome.code, 0, "{outcome}");
     }
 
@@ -252,7 +260,8 @@ impl Docker {
 
     pub fn note(&mut self, label: &str, text: &str) {
         let text = text.replace(&self.tag, "@");
-        self.transcript.push((label.to_owned(), text.trim_end().to_owned()));
+        self.transcript
+            .push((label.to_owned(), text.trim_end().to_owned()));
     }
 
     pub fn note_outcome(&mut self, label: &str, outcome: &Outcome) {

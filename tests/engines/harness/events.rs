@@ -20,7 +20,8 @@ impl Events {
         let heard = eventually(|| {
             round += 1;
             let label = format!("heard{}={round}", c.id(""));
-            c.ctr(&format!("namespaces label {namespace} {label}")).output();
+            c.ctr(&format!("namespaces label {namespace} {label}"))
+                .output();
             client.stdout_now().contains(&c.id("")).then_some(())
         });
         assert!(heard.is_some(), "no events at all");
@@ -48,7 +49,9 @@ impl Events {
 
     /// Waits for an event with the topic.
     pub fn wait_for_topic(&self, c: &Case, topic: &str) {
-        wait_until(topic, || self.of(c).iter().any(|event| event.starts_with(topic)));
+        wait_until(topic, || {
+            self.of(c).iter().any(|event| event.starts_with(topic))
+        });
     }
 }
 

@@ -41,7 +41,12 @@ pub fn program(c: &Case) -> PathBuf {
 }
 
 /// Makes the bundle of a container that runs a shell script.
-pub fn make_bundle(c: &Case, name: &str, script: &str, change: impl FnOnce(&mut Value)) -> (PathBuf, File) {
+pub fn make_bundle(
+    c: &Case,
+    name: &str,
+    script: &str,
+    change: impl FnOnce(&mut Value),
+) -> (PathBuf, File) {
     let id = c.id(name);
     let bundle = c.daemon.dir().join("bundles").join(&id);
     fs::create_dir_all(bundle.join("rootfs")).expect("bundle");
@@ -66,7 +71,10 @@ pub fn make_bundle(c: &Case, name: &str, script: &str, change: impl FnOnce(&mut 
 
 /// The call of the shim with an action, as containerd makes it.
 pub fn command(c: &Case, bundle: &Path, id: &str, ttrpc: &Path) -> Cmd {
-    let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", c.daemon.dir().join("bin").display());
+    let path = format!(
+        "{}:/usr/sbin:/usr/bin:/sbin:/bin",
+        c.daemon.dir().join("bin").display()
+    );
     Cmd::new(program(c))
         .dir(bundle)
         .env("PATH", path)
@@ -87,7 +95,9 @@ pub fn socket_of(answer: &str) -> PathBuf {
         Ok(value) => value["address"].as_str().unwrap_or_default().to_owned(),
         Err(_) => answer.to_owned(),
     };
-    let path = address.strip_prefix("unix://").unwrap_or_else(|| panic!("no address: {answer:?}"));
+    let path = address
+        .strip_prefix("unix://")
+        .unwrap_or_else(|| panic!("no address: {answer:?}"));
     PathBuf::from(path)
 }
 
@@ -96,21 +106,41 @@ impl Shim {
         Self::start_with(c, name, script, |_| {})
     }
 
-    pub fn start_with(c: &mut Case, name: &str, script: &str, change: impl FnOnce(&mut Value)) -> Self {
+    pub fn start_with(
+        c: &mut Case,
+        name: &str,
+        script: &str,
+        change: impl FnOnce(&mut Value),
+    ) -> Self {
         let ttrpc = c.daemon.dir().join("c.sock.ttrpc");
         Self::start_below(c, name, script, change, &ttrpc)
     }
 
     /// Starts the shim with the address to send events to.
-    pub fn start_below(c: &mut Case, name: &str, script: &str, change: impl FnOnce(&mut Value), ttrpc: &Path) -> Self {
+    pub fn start_below(
+        c: &mut Case,
+        name: &str,
+        script: &str,
+        change: impl FnOnce(&mut Value),
+        ttrpc: &Path,
+    ) -> Self {
         let id = c.id(name);
         let (bundle, log) = make_bundle(c, name, script, change);
         let started = command(c, &bundle, &id, ttrpc).arg("start").output();
         assert_eq!(started.code, 0, "{started}");
-        assert_eq!(started.stderr, "", "it would be a part of the answer: {started}");
+        assert_eq!(
+            started.stderr, "",
+            "it would be a part of the answer: {started}"
+        );
         let socket = socket_of(&started.stdout);
         c.watch_socket(&socket);
-        let mut shim = Self { id, bundle, socket, service: V3, _log: log };
+        let mut shim = Self {
+            id,
+            bundle,
+            socket,
+            service: V3,
+            _log: log,
+        };
         if c.daemon.engine != "containerd-2.1" {
             shim.service = V2;
         }
@@ -144,24 +174,34 @@ impl Shim {
     }
 
     /// Creates the container of the bundle, on a bind mount of the image.
-    pub fn create_with(&self, id: &str, change: impl FnOnce(&mut api::CreateTaskRequest)) -> Result<u32, Status> {
+    pub fn create_with(
+        &self,
+        id: &str,
+        change: impl FnOnce(&mut api::CreateTaskRequest),
+    ) -> Result<u32, Status> {
         let mut request = api::CreateTaskRequest::new();
         request.id = id.to_owned();
-        request.bundle = self.bundle.with_file_name(id).to_string_lossy().into_owned();
+        request.bundle = self
+            .bundle
+            .with_file_name(id)
+            .to_string_lossy()
+            .into_owned();
         let mut mount = api::Mount::new();
         mount.type_ = "bind".into();
         mount.source = image::rootfs_dir().to_string_lossy().into_owned();
         mount.options = vec!["rbind".into(), "rw".into()];
         request.rootfs.push(mount);
         change(&mut request);
-        self.call::<api::CreateTaskResponse>("Create", &request).map(|answer| answer.pid)
+        self.call::<api::CreateTaskResponse>("Create", &request)
+            .map(|answer| answer.pid)
     }
 
     pub fn start_task(&self, id: &str, exec: &str) -> Result<u32, Status> {
         let mut request = api::StartRequest::new();
         request.id = id.to_owned();
         request.exec_id = exec.to_owned();
-        self.call::<api::StartResponse>("Start", &request).map(|answer| answer.pid)
+        self.call::<api::StartResponse>("Start", &request)
+            .map(|answer| answer.pid)
     }
 
     pub fn state(&self, id: &str, exec: &str) -> Result<api::StateResponse, Status> {
@@ -181,7 +221,8 @@ impl Shim {
     }
 
     pub fn wait(&self, id: &str, exec: &str) -> Result<u32, Status> {
-        self.call::<api::WaitResponse>("Wait", &wait_request(id, exec)).map(|answer| answer.exit_status)
+        self.call::<api::WaitResponse>("Wait", &wait_request(id, exec))
+            .map(|answer| answer.exit_status)
     }
 
     pub fn delete(&self, id: &str, exec: &str) -> Result<api::DeleteResponse, Status> {
@@ -197,7 +238,11 @@ impl Shim {
         request.exec_id = exec.to_owned();
         let process = json!({"args": ["sh", "-c", script], "cwd": "/", "env": ["PATH=/bin"],
             "user": {"uid": 0, "gid": 0}});
-        request.spec = Some(any("types.containerd.io/opencontainers/runtime-spec/1/Process", &process)).into();
+        request.spec = Some(any(
+            "types.containerd.io/opencontainers/runtime-spec/1/Process",
+            &process,
+        ))
+        .into();
         self.order("Exec", &request)
     }
 
@@ -213,7 +258,9 @@ impl Shim {
         // The answer may be lost with the shim.
         let mut client = self.client();
         client.send("Shutdown", &request);
-        client.receive_or_end().map_or(Ok(()), |response| super::ttrpc::parse::<api::Empty>(response).map(drop))
+        client.receive_or_end().map_or(Ok(()), |response| {
+            super::ttrpc::parse::<api::Empty>(response).map(drop)
+        })
     }
 
     /// Kills and deletes the container, and ends the shim, which leaves nothing.
@@ -247,7 +294,9 @@ impl Shim {
     /// The action `delete`, which containerd calls in the end, or in the place of all else.
     pub fn delete_action(&self, c: &Case) -> Outcome {
         let ttrpc = c.daemon.dir().join("c.sock.ttrpc");
-        let outcome = command(c, &self.bundle, &self.id, &ttrpc).arg("delete").output();
+        let outcome = command(c, &self.bundle, &self.id, &ttrpc)
+            .arg("delete")
+            .output();
         assert_eq!(outcome.code, 0, "{outcome}");
         outcome
     }

@@ -27,7 +27,11 @@ impl Session {
         let mut command = cmd.into_inner();
         command.stdin(stdio()).stdout(stdio()).stderr(stdio());
         let client = spawn_plain(&mut command);
-        Self { client, master, slave }
+        Self {
+            client,
+            master,
+            slave,
+        }
     }
 
     pub fn resize(&self, rows: u16, columns: u16) {
@@ -59,7 +63,12 @@ impl Drop for Session {
 
 #[allow(unsafe_code, reason = "nix has no function for the size of a terminal")]
 fn resize(terminal: &File, rows: u16, columns: u16) {
-    let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let size = Winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
     // SAFETY: the descriptor is open and the argument is the structure that the request reads.
     let result = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
     assert_eq!(result, 0, "TIOCSWINSZ");

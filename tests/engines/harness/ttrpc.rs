@@ -85,13 +85,20 @@ const RESPONSE: u8 = 2;
 fn read_frame(stream: &mut UnixStream) -> std::io::Result<(u32, u8, Vec<u8>)> {
     let mut header = [0; 10];
     stream.read_exact(&mut header)?;
-    let word = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let word = |at: usize| {
+        u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+    };
     let mut payload = vec![0; word(0) as usize];
     stream.read_exact(&mut payload)?;
     Ok((word(4), header[8], payload))
 }
 
-fn write_frame(stream: &mut UnixStream, id: u32, kind: u8, message: &impl Message) -> std::io::Result<()> {
+fn write_frame(
+    stream: &mut UnixStream,
+    id: u32,
+    kind: u8,
+    message: &impl Message,
+) -> std::io::Result<()> {
     let payload = message.write_to_bytes().expect("encode");
     let mut frame = Vec::new();
     frame.extend_from_slice(&u32::try_from(payload.len()).expect("length").to_be_bytes());
@@ -112,7 +119,8 @@ pub fn receive_events(socket: &Path) -> Receiver<String> {
             std::thread::spawn(move || {
                 while let Ok((id, _, payload)) = read_frame(&mut stream) {
                     let request = Request::parse_from_bytes(&payload).expect("request");
-                    let forward = ForwardRequest::parse_from_bytes(&request.payload).expect("event");
+                    let forward =
+                        ForwardRequest::parse_from_bytes(&request.payload).expect("event");
                     let _ = sender.send(forward.envelope.topic.clone());
                     let mut response = Response::new();
                     response.payload = Vec::new();
