@@ -24,10 +24,16 @@
     missing_debug_implementations,
     reason = "a test fails by panicking, and nothing here is an interface"
 )]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "process ids and exit codes, which are small, have several types"
+)]
 
 #[macro_use]
 mod harness;
 
+mod bootstrap;
 mod docker;
 mod events;
 mod exec;

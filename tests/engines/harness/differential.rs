@@ -197,10 +197,11 @@ pub fn compare_routes(
                 // What came before the panic often explains it.
                 let seen = actual.len().min(expected.len());
                 let differences = compare(test, route, &expected[..seen], &actual[..seen]);
-                let message = panic.downcast_ref::<String>().map_or_else(
-                    || panic.downcast_ref::<&str>().copied().unwrap_or("?"),
-                    |s| s,
-                );
+                let message = match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
+                    (Some(text), _) => text.as_str(),
+                    (_, Some(text)) => text,
+                    _ => "?",
+                };
                 report.push_str(&format!(
                     "{test}: only {route:?} panicked: {message}\n{differences}"
                 ));
