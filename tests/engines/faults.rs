@@ -1,0 +1,223 @@
+//! Kills at random moments, and a full disk. What follows need not be what
+//! runc's shim leaves: nothing may be left at all. The oracle is not held to
+//! it and is run only when it is the only route.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{Case, processes, wait_until};
+
+ours_on_every_containerd! {
+    kills_of_the_shim,
+    kills_of_its_helpers,
+    kills_of_containerd,
+    a_full_disk,
+}
+
+/// Enough to be right by and large; for more see docs/testing.md.
+const ROUNDS: u64 = 20;
+
+/// Numbers that look random, from a seed that is printed.
+struct Random(u64);
+
+impl Random {
+    fn new() -> Self {
+        let seed = std::env::var("ELASTIC_MEM_TEST_SEED").ok().map_or_else(
+            || {
+                SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .map_or(1, |t| t.as_nanos() as u64)
+            },
+            |text| text.parse().expect("ELASTIC_MEM_TEST_SEED"),
+        );
+        eprintln!("ELASTIC_MEM_TEST_SEED={seed}");
+        Self(seed | 1)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
+}
+
+fn rounds() -> u64 {
+    std::env::var("ELASTIC_MEM_FAULT_ROUNDS").map_or(ROUNDS, |text| {
+        text.parse().expect("ELASTIC_MEM_FAULT_ROUNDS")
+    })
+}
+
+/// Whether the process is a shim, or one that is about to be.
+fn is_shim(process: &processes::Process) -> bool {
+    let program = process.command_line.split(' ').next().unwrap_or_default();
+    program.contains("containerd-shim")
+}
+
+/// Lives through a container's life, whose steps may fail, while `strike` is
+/// called at a random moment of it.
+fn strike_lives(c: &mut Case, strike: impl Fn(&Case, &str) + Sync) {
+    c.private_daemon();
+    let mut random = Random::new();
+    for round in 0..rounds() {
+        let name = format!("a{round}x");
+        c.expect_container(&name);
+        let delay = Duration::from_millis(random.below(900));
+        let over = AtomicBool::new(false);
+        let struck = Mutex::new(());
+        {
+            let c = &*c;
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let _guard = struck.lock();
+                    std::thread::sleep(delay);
+                    if !over.load(Ordering::Relaxed) {
+                        strike(c, &name);
+                    }
+                });
+                live(c, &name);
+                over.store(true, Ordering::Relaxed);
+            });
+        }
+        recover(c, &name, &format!("round {round}, after {delay:?}"));
+    }
+}
+
+fn live(c: &Case, name: &str) {
+    c.run_expected("--detach", name, &["sh", "-c", "sleep 1000 & sleep 1000"])
+        .output();
+    for round in 0..3 {
+        c.exec("", name, &format!("x{round}"), "true").output();
+    }
+    c.exec("--detach", name, "y", "exec sleep 1000").output();
+    c.call(&format!("task kill -s KILL @{name}"));
+    std::thread::sleep(Duration::from_millis(50));
+    c.call(&format!("task delete @{name}"));
+    c.call(&format!("container delete @{name}"));
+}
+
+/// Deletes what the client still knows, and looks for the rest.
+fn recover(c: &mut Case, name: &str, when: &str) {
+    wait_until(&format!("containerd answers: {when}"), || {
+        c.call("version").code == 0
+    });
+    let id = c.id(name);
+    let mut last = String::new();
+    let gone = crate::harness::eventually(|| {
+        if c.call("containers list --quiet")
+            .stdout
+            .lines()
+            .all(|line| line != id)
+        {
+            return Some(());
+        }
+        last = format!(
+            "{}\n{}\n{}",
+            c.call(&format!("task delete --force @{name}")),
+            c.call(&format!("container delete @{name}")),
+            c.call("task list"),
+        );
+        std::thread::sleep(Duration::from_millis(50));
+        None
+    });
+    assert!(gone.is_some(), "{when}: {id} cannot be deleted: {last}");
+    let mut left = Vec::new();
+    let settled = crate::harness::eventually(|| {
+        left = c.leftovers();
+        // The client removes its FIFOs, unless it has failed before.
+        left.retain(|line| line.trim() != "fifo");
+        left.is_empty().then_some(())
+    });
+    assert!(
+        settled.is_some(),
+        "{when}: left behind:\n{}",
+        left.join("\n")
+    );
+}
+
+fn kills_of_the_shim(c: &mut Case) {
+    strike_lives(c, |c, name| {
+        let id = c.id(name);
+        for process in processes::all() {
+            if is_shim(&process) && process.command_line.contains(&id) {
+                processes::signal(process.pid, Signal::SIGKILL);
+            }
+        }
+    });
+}
+
+/// The programs that shims call, and the processes that they fork.
+fn kills_of_its_helpers(c: &mut Case) {
+    strike_lives(c, |c, _| {
+        // A helper lives for some milliseconds: the first that comes along.
+        for _ in 0..200 {
+            let all = processes::all();
+            let shims: Vec<_> = all
+                .iter()
+                .filter(|p| is_shim(p) && p.is_marked(&c.daemon.namespace))
+                .collect();
+            let helpers: Vec<_> = all
+                .iter()
+                .filter(|p| {
+                    p.is_marked(&c.daemon.namespace)
+                        && shims.iter().any(|shim| shim.pid == p.parent)
+                })
+                .collect();
+            for helper in &helpers {
+                processes::signal(helper.pid, Signal::SIGKILL);
+            }
+            if !helpers.is_empty() {
+                break;
+            }
+        }
+    });
+}
+
+fn kills_of_containerd(c: &mut Case) {
+    strike_lives(c, |c, _| {
+        c.daemon.end(Signal::SIGKILL);
+        c.daemon.launch();
+    });
+}
+
+/// Nothing can be written where containerd keeps its bundles.
+fn a_full_disk(c: &mut Case) {
+    c.private_daemon_with_small_state();
+    c.up("", "a");
+    let filler = c.daemon.dir().join("state/filler");
+    fill(&filler);
+    let outcome = c.run("--detach", "b", "exit 0").output();
+    assert_ne!(outcome.code, 0, "there was space after all: {outcome}");
+    assert!(
+        outcome.stderr.contains("no space left on device"),
+        "{outcome}"
+    );
+    // What runs goes on, and what needs no space works.
+    assert_eq!(c.status("a"), "RUNNING");
+    let exec = c.exec("", "a", "x", "exit 3").output();
+    assert!([1, 3].contains(&exec.code), "{exec}");
+    c.ok("task kill -s KILL @a");
+    c.wait_for("a", "STOPPED");
+    assert_eq!(c.delete_task("a"), 137);
+    c.call("container delete @a");
+    c.call("container delete @b");
+    fs::remove_file(&filler).expect("filler");
+    let outcome = c.run("--rm", "d", "exit 5").output();
+    assert_eq!(outcome.code, 5, "{outcome}");
+}
+
+fn fill(file: &Path) {
+    use std::io::Write;
+    let mut file = fs::File::create(file).expect("filler");
+    let mut size = 1 << 16;
+    while size > 0 {
+        if file.write_all(&vec![1; size]).is_err() {
+            size /= 2;
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What containers and daemons must not leave behind.
+
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::Signal;
+
+use super::processes;
+
+/// The mount points of the host whose line in the table contains `word`.
+pub fn mounts(word: &str) -> Vec<String> {
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    table
+        .lines()
+        .filter(|line| line.contains(word))
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The mounted cgroup hierarchies.
+pub fn hierarchies() -> Vec<PathBuf> {
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    table
+        .lines()
+        .filter(|line| line.contains(" - cgroup"))
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(PathBuf::from)
+        .collect()
+}
+
+/// The cgroups below `parent`, or `parent` itself, in every hierarchy.
+pub fn cgroups(parent: &str) -> Vec<PathBuf> {
+    hierarchies()
+        .into_iter()
+        .map(|mount| mount.join(parent))
+        .filter(|dir| dir.is_dir())
+        .collect()
+}
+
+/// The entries of a directory whose names start with `prefix`.
+pub fn entries(dir: &Path, prefix: &str) -> Vec<PathBuf> {
+    fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+/// The files and directories below `dir` whose names contain `word`.
+pub fn named(dir: &Path, word: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().contains(word) {
+            found.push(entry.path());
+        } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.extend(named(&entry.path(), word));
+        }
+    }
+    found
+}
+
+/// Whether somebody listens at the socket.
+pub fn is_served(socket: &Path) -> bool {
+    UnixStream::connect(socket).is_ok()
+}
+
+/// Kills the daemon's descendants and the processes of its containers.
+pub fn kill_processes(namespace: &str) {
+    let group = format!("/{namespace}/");
+    for _ in 0..200 {
+        let left: Vec<_> = processes::all()
+            .into_iter()
+            .filter(|p| p.is_marked(namespace) || p.cgroups.contains(&group))
+            .collect();
+        if left.is_empty() {
+            return;
+        }
+        for dir in cgroups(namespace) {
+            thaw(&dir);
+        }
+        for process in left {
+            processes::signal(process.pid, Signal::SIGKILL);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+/// Kills the processes of the daemon's containers.
+pub fn kill_containers(namespace: &str) {
+    let group = format!("/{namespace}/");
+    for dir in cgroups(namespace) {
+        thaw(&dir);
+    }
+    for process in processes::all() {
+        if process.cgroups.contains(&group) {
+            processes::signal(process.pid, Signal::SIGKILL);
+        }
+    }
+}
+
+/// A frozen v1 group does not let its members die.
+fn thaw(dir: &Path) {
+    let _ = fs::write(dir.join("freezer.state"), "THAWED");
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            thaw(&entry.path());
+        }
+    }
+}
+
+fn remove_groups(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_groups(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(dir);
+}
+
+/// Removes everything of a daemon whose own process has ended.
+pub fn destroy(namespace: &str, dir: &Path) {
+    kill_processes(namespace);
+    for mount in mounts(&dir.to_string_lossy()).iter().rev() {
+        let _ = umount2(mount.as_str(), MntFlags::MNT_DETACH);
+    }
+    for group in cgroups(namespace) {
+        remove_groups(&group);
+    }
+    for state in named(Path::new("/run/containerd/runc"), namespace) {
+        let _ = fs::remove_dir_all(state);
+    }
+}
