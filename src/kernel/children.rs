@@ -93,6 +93,26 @@ pub fn give_descriptors(command: &mut Command, descriptors: Vec<OwnedFd>) -> io:
     Ok(())
 }
 
+/// Has the kernel kill the program that `command` will start when the caller ends (`PR_SET_PDEATHSIG`, prctl(2)).
+///
+/// For a caller with a single thread: it is the end of the starting thread that counts.
+pub fn end_with_parent(command: &mut Command) {
+    let parent = std::process::id();
+    let enter = move || {
+        // SAFETY: two integers; prctl may be called between fork and execve.
+        if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // The parent may have ended before that.
+        if std::os::unix::process::parent_id() != parent {
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        }
+        Ok(())
+    };
+    // SAFETY: `enter` allocates nothing, takes no lock and calls only prctl and getppid.
+    unsafe { command.pre_exec(enter) };
+}
+
 /// Takes over a descriptor that whoever started this process gave it; to be done once, before any other.
 ///
 /// # Errors

@@ -10,10 +10,14 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use nix::fcntl::{AtFlags, FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MemFdCreateFlag, memfd_create};
 use rustix::mount::OpenTreeFlags;
+
+use super::{KernelError, Result, read_text};
 
 /// The running executable, also after its file was replaced.
 pub const SELF: &str = "/proc/self/exe";
@@ -66,6 +70,72 @@ pub fn protect() -> io::Result<()> {
         AtFlags::AT_EMPTY_PATH,
     )?;
     Ok(())
+}
+
+/// Gives up what the caller does not need at the moment: freed memory of the heap, and its view of pages of
+/// the executable that are unchanged. They stay in the page cache and come back when they are touched.
+///
+/// The kernel maps pages around each one that is used, so that a process that has just started counts
+/// megabytes of code that ran once or never. For a process with a single thread.
+///
+/// # Errors
+/// `Io` when the kernel does not tell what is mapped, or refuses.
+pub fn give_up_unused_memory() -> Result<()> {
+    let path = Path::new("/proc/self/smaps");
+    let own = std::fs::metadata(SELF).map_err(|err| KernelError::io("stat", SELF, err))?;
+    for (start, end) in unchanged_mappings(&read_text(path)?, own.ino()) {
+        let length = end.saturating_sub(start);
+        // SAFETY: the range is one mapping of a file that is not writable and of which no page has a private
+        // copy: what is dropped is read from the file again. No other thread could have changed that meanwhile.
+        let rc = unsafe {
+            libc::madvise(
+                std::ptr::with_exposed_provenance_mut(start),
+                length,
+                libc::MADV_DONTNEED,
+            )
+        };
+        if rc != 0 {
+            let err = io::Error::last_os_error();
+            return Err(KernelError::io("madvise a mapping of", SELF, err));
+        }
+    }
+    // SAFETY: takes one integer; the allocator keeps its own locks.
+    unsafe { libc::malloc_trim(0) };
+    Ok(())
+}
+
+/// Address ranges of the mappings of a file that cannot be written and of which no page was copied, from the
+/// text of `/proc/PID/smaps` (proc_pid_smaps(5)).
+fn unchanged_mappings(smaps: &str, inode: u64) -> Vec<(usize, usize)> {
+    let mut found = Vec::new();
+    let mut current = None;
+    for line in smaps.lines() {
+        let mut fields = line.split_ascii_whitespace();
+        let Some(first) = fields.next() else { continue };
+        match first {
+            "Anonymous:" => {
+                if let Some(range) = current.take()
+                    && fields.next() == Some("0")
+                {
+                    found.push(range);
+                }
+            }
+            // A line with a colon at its first word describes the mapping above it.
+            word if !word.ends_with(':') => {
+                let is_read_only = fields.next().is_some_and(|flags| !flags.contains('w'));
+                let is_own = fields.nth(2).and_then(|text| text.parse().ok()) == Some(inode);
+                current = parse_range(word).filter(|_| is_read_only && is_own);
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+fn parse_range(text: &str) -> Option<(usize, usize)> {
+    let (start, end) = text.split_once('-')?;
+    let number = |text| usize::from_str_radix(text, 16).ok();
+    Some((number(start)?, number(end)?))
 }
 
 fn c_strings<S: AsRef<OsStr>>(strings: impl Iterator<Item = S>) -> io::Result<Vec<CString>> {
@@ -141,4 +211,41 @@ fn sealed_copy() -> io::Result<OwnedFd> {
 pub fn forget_mark() {
     // SAFETY: called first thing in `main`, while the process has one thread.
     unsafe { std::env::remove_var(MARK) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMAPS: &str = "\
+1000-2000 r--p 00000000 fd:00 42                         /bin/x
+Rss:                   4 kB
+Anonymous:             0 kB
+2000-3000 r-xp 00001000 fd:00 42                         /bin/x
+Anonymous:             0 kB
+3000-4000 r--p 00002000 fd:00 42                         /bin/x
+Anonymous:             4 kB
+4000-5000 rw-p 00003000 fd:00 42                         /bin/x
+Anonymous:             0 kB
+5000-6000 r--p 00000000 fd:00 43                         /bin/y
+Anonymous:             0 kB
+6000-7000 rw-p 00000000 00:00 0
+Anonymous:             0 kB
+VmFlags: rd ex mr mw me
+";
+
+    #[test]
+    fn only_unchanged_mappings_of_the_file_are_given_up() {
+        assert_eq!(
+            unchanged_mappings(SMAPS, 42),
+            [(0x1000, 0x2000), (0x2000, 0x3000)]
+        );
+    }
+
+    #[test]
+    fn the_program_goes_on_without_its_pages() {
+        // The test itself has several threads, but none that copies a page of the executable.
+        give_up_unused_memory().unwrap();
+        assert_eq!(std::hint::black_box("x".repeat(3)), "xxx");
+    }
 }

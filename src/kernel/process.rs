@@ -17,6 +17,8 @@ use super::{KernelError, Result};
 pub struct ProcessStat {
     /// One letter: `R`, `S`, `D`, `T`, `Z` and so on.
     pub state: char,
+    /// Process id of the parent.
+    pub parent: i32,
     /// Clock ticks after boot at which the process started. With the process id it names a process for good.
     pub start_time: u64,
 }
@@ -43,9 +45,14 @@ fn parse_stat(text: &str) -> Option<ProcessStat> {
     let rest = text.get(text.rfind(')')?.checked_add(1)?..)?;
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
-    // Field 22 of the line; `state` was field 3.
-    let start_time = fields.nth(18)?.parse().ok()?;
-    Some(ProcessStat { state, start_time })
+    let parent = fields.next()?.parse().ok()?;
+    // Field 22 of the line; `parent` was field 4.
+    let start_time = fields.nth(17)?.parse().ok()?;
+    Some(ProcessStat {
+        state,
+        parent,
+        start_time,
+    })
 }
 
 /// A handle to one process, safe against reuse of its id (pidfd_open(2)).
@@ -335,7 +342,7 @@ mod tests {
     fn command_name_with_blanks_and_parentheses_is_skipped() {
         let line = "42 (a) b) c) S 1 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 88729 100 200";
         let stat = parse_stat(line).unwrap();
-        assert_eq!((stat.state, stat.start_time), ('S', 88729));
+        assert_eq!((stat.state, stat.parent, stat.start_time), ('S', 1, 88729));
     }
 
     #[test]

@@ -135,8 +135,15 @@ pub(super) fn exec_with(container: &Container, options: &ExecOptions, io: Io) ->
     }
     .run()?;
     adjust_stdio(pid.as_raw(), user, size);
-    write_pid_file(options.pid_file.as_deref(), pid.as_raw())?;
-    connect(&start_socket).map_err(|err| RuntimeError::io("start through", &start_socket, err))?;
+    let released = write_pid_file(options.pid_file.as_deref(), pid.as_raw()).and_then(|()| {
+        connect(&start_socket).map_err(|err| RuntimeError::io("start through", &start_socket, err))
+    });
+    if let Err(err) = released {
+        // It would wait for its start for ever.
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        let _ = nix::sys::wait::waitpid(pid, None);
+        return Err(err);
+    }
     drop(remove_socket);
     drop(writer);
     let mut failure = String::new();

@@ -89,6 +89,9 @@ fn prepare_one(mount: &Value, rootfs: &Path, cgroup: &Cgroup, out: &mut Mounts) 
         cgroup_v1(&mount, &target, cgroup, out);
         return Ok(());
     }
+    if is_bind(&mount) {
+        check_kinds(&mount, rootfs, &target, &out.list)?;
+    }
     if is_bind(&mount) && target == Path::new("/dev") {
         out.dev = mount
             .get("source")
@@ -128,6 +131,33 @@ fn propagation(option: &str) -> Option<MsFlags> {
 fn is_bind(mount: &Value) -> bool {
     mount.get("type").and_then(Value::as_str) == Some("bind")
         || options(mount).any(|option| matches!(option, "bind" | "rbind"))
+}
+
+/// Refuses to bind a file over a folder or the reverse, in the words that callers match on.
+///
+/// What an earlier mount of the container covers cannot be seen yet and is left to the kernel.
+fn check_kinds(mount: &Value, rootfs: &Path, target: &Path, earlier: &[Value]) -> Result<()> {
+    let destination = |mount: &Value| Some(PathBuf::from(mount.get("destination")?.as_str()?));
+    let is_covered = earlier
+        .iter()
+        .filter_map(destination)
+        .any(|above| target.starts_with(above));
+    let Some(source) = mount.get("source").and_then(Value::as_str) else {
+        return Ok(());
+    };
+    let inside = rootfs.join(target.strip_prefix("/").unwrap_or(target));
+    if is_covered || !Path::new(source).is_absolute() {
+        return Ok(());
+    }
+    match (std::fs::metadata(source), std::fs::symlink_metadata(inside)) {
+        (Ok(source_is), Ok(target_is)) if source_is.is_dir() != target_is.is_dir() => {
+            let target = target.display();
+            Err(RuntimeError::InvalidSpec(format!(
+                "error mounting {source:?} to rootfs at \"{target}\": mount {source}:{target}: not a directory"
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn refuse_unsupported(mount: &Value, destination: &str) -> Result<()> {
@@ -336,6 +366,19 @@ mod tests {
             root.path(),
         )
         .unwrap();
+    }
+
+    #[test]
+    fn a_file_is_not_bound_over_a_folder() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("etc/x")).unwrap();
+        let bind = |to: &str| json!({"type": "bind", "source": "/etc/passwd", "destination": to});
+        let err = one(bind("/etc"), root.path()).unwrap_err().to_string();
+        assert!(err.contains("not a directory"), "{err}");
+        assert!(one(bind("/etc/passwd"), root.path()).is_ok());
+        // A mount above it decides what is there.
+        let mounts = json!({"mounts": [{"type": "tmpfs", "destination": "/etc"}, bind("/etc/x")]});
+        assert!(prepare(&mounts, root.path(), &cgroup()).is_ok());
     }
 
     #[test]

@@ -130,7 +130,6 @@ impl Shim {
         options: &Options,
     ) -> Result<(Held, crate::runtime::State)> {
         let mut args = vec!["create".into(), "--bundle".into(), bundle.to_path_buf()];
-        args.extend(["--pid-file".into(), bundle.join("init.pid")]);
         if options.no_pivot {
             args.push("--no-pivot".into());
         }

@@ -156,6 +156,8 @@ impl Engine {
                 .stdin(streams.stdin)
                 .stdout(streams.stdout)
                 .stderr(streams.stderr);
+            // If the shim is killed, containerd cleans up at once: nobody may still be building then.
+            children::end_with_parent(&mut command);
             children::give_descriptors(
                 &mut command,
                 [Some(given), extra].into_iter().flatten().collect(),

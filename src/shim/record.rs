@@ -74,6 +74,11 @@ impl Folder {
         Self([STATE, namespace, id].iter().collect())
     }
 
+    /// The folder itself.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// Writes the record.
     ///
     /// # Errors

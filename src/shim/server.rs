@@ -12,6 +12,7 @@ use containerd_shim_protos::ttrpc::r#async::Server;
 use containerd_shim_protos::ttrpc::r#async::transport::Listener;
 use nix::libc;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 use tracing::Level;
 
 use super::args::Args;
@@ -19,8 +20,9 @@ use super::events::Queue;
 use super::service::Service;
 use super::shim::Shim;
 use crate::config::LogFormat;
-use crate::kernel::{children, process};
+use crate::kernel::{children, exe, process};
 use crate::log::{self, Sink};
+use crate::runtime::chain;
 
 /// Where containerd takes events.
 pub(super) const TTRPC_ADDRESS: &str = "TTRPC_ADDRESS";
@@ -30,6 +32,8 @@ const LOG: &str = "log";
 const SERVICES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
 /// How long the last events may take.
 const LAST_EVENTS: Duration = Duration::from_secs(2);
+/// How long nothing may have been done before memory is given up.
+const REST: Duration = Duration::from_millis(250);
 /// Turns of the event loop for the last answer to leave; it needs three.
 const LAST_ANSWER_TURNS: usize = 32;
 
@@ -74,6 +78,7 @@ async fn run(args: &Args, listener: UnixListener) -> Result<(), String> {
         .start()
         .await
         .map_err(|err| format!("serve requests: {err}"))?;
+    tokio::spawn(shrink_at_rest(Arc::clone(&shim)));
     loop {
         tokio::select! {
             _ = child_ended.recv() => {
@@ -101,6 +106,17 @@ async fn run(args: &Args, listener: UnixListener) -> Result<(), String> {
         tokio::task::yield_now().await;
     }
     Ok(())
+}
+
+/// Makes the process small again whenever it has been at rest for a while.
+async fn shrink_at_rest(shim: Arc<Shim>) {
+    loop {
+        shim.worked.notified().await;
+        while timeout(REST, shim.worked.notified()).await.is_ok() {}
+        if let Err(err) = exe::give_up_unused_memory() {
+            tracing::debug!("memory not given up: {}", chain(&err));
+        }
+    }
 }
 
 fn remove_own_socket(path: &Path) {

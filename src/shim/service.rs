@@ -23,6 +23,9 @@ use super::process::Phase;
 use super::shim::Shim;
 use crate::runtime::chain;
 
+/// Type of the resources of an update (runtime-spec, `linux.resources`, as JSON).
+const RESOURCES: &str = "opencontainers/runtime-spec/1/LinuxResources";
+
 /// The service of one shim.
 #[derive(Debug, Clone)]
 pub(super) struct Service(pub(super) Arc<Shim>);
@@ -34,7 +37,9 @@ impl Service {
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        match tokio::spawn(work(Arc::clone(&self.0))).await {
+        let done = tokio::spawn(work(Arc::clone(&self.0))).await;
+        self.0.worked.notify_one();
+        match done {
             Ok(result) => result.map_err(Error::from),
             Err(err) => Err(ShimError::Failed(format!("the request was cut off: {err}")).into()),
         }
@@ -206,6 +211,12 @@ impl Task for Service {
     async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> ttrpc::Result<Empty> {
         self.whole(|shim| async move {
             let resources = request.resources.into_option().unwrap_or_default();
+            if !resources.type_url.ends_with(RESOURCES) {
+                return Err(ShimError::Invalid(format!(
+                    "resources of type {:?}, expected {RESOURCES}",
+                    resources.type_url
+                )));
+            }
             shim.update(&request.id, &resources.value).await
         })
         .await?;

@@ -42,6 +42,8 @@ pub(super) struct Shim {
     pub(super) events: Queue,
     /// Awaited by the server: nothing is left to do.
     pub(super) done: Notify,
+    /// Awaited by the server: something was done, and memory used for it.
+    pub(super) worked: Notify,
     pub(super) debug: bool,
     pub(super) containers: Mutex<BTreeMap<String, Arc<Container>>>,
     /// Names of containers that are being created.
@@ -57,6 +59,7 @@ impl Shim {
             children: Arc::default(),
             events,
             done: Notify::new(),
+            worked: Notify::new(),
             debug,
             containers: Mutex::default(),
             creating: Mutex::default(),
@@ -158,7 +161,7 @@ impl Shim {
         }
         let spec =
             memory_file(&process.take_spec()).map_err(ShimError::from_io("process description"))?;
-        let pid_file = PidFile::new(&container.bundle);
+        let pid_file = PidFile::new(container.folder.path());
         let launch = Launch {
             args: vec![
                 "exec".into(),
@@ -177,16 +180,42 @@ impl Shim {
         let held = self
             .launch(&container.engine, launch, &process.paths)
             .await
-            .map_err(|Unlaunched { err, .. }| match err {
-                ShimError::Failed(text) => {
-                    ShimError::Failed(format!("OCI runtime exec failed: {text}"))
+            .map_err(|Unlaunched { err, cut_off }| {
+                if cut_off {
+                    self.end_strangers(container);
                 }
-                other => other,
+                match err {
+                    ShimError::Failed(text) => {
+                        ShimError::Failed(format!("OCI runtime exec failed: {text}"))
+                    }
+                    other => other,
+                }
             })?;
-        process.exists(pid_file.read()?, held);
+        let pid = pid_file
+            .read()
+            .inspect_err(|_| self.end_strangers(container))?;
+        process.exists(pid, held);
         self.watch(container, process);
         drop(expecting);
         Ok(())
+    }
+
+    /// Ends processes that were put into a container by a helper that was killed before it told of them.
+    ///
+    /// Our own children in a PID namespace that is not ours are its init or came by Exec. Without such a
+    /// namespace they may as well be orphans of the container, and stay.
+    fn end_strangers(&self, container: &Container) {
+        if container.outlives_init {
+            return;
+        }
+        let own = std::process::id().cast_signed();
+        for pid in container.cgroup.processes().unwrap_or_default() {
+            let is_child = crate::kernel::process::stat(pid).is_ok_and(|stat| stat.parent == own);
+            if is_child && !lock(&self.running).contains_key(&pid) {
+                // It may have ended meanwhile.
+                let _ = signal_pid(pid, libc::SIGKILL);
+            }
+        }
     }
 
     /// From now on the end of this process has a meaning; it may lie in the past.

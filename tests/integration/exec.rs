@@ -46,6 +46,21 @@ fn the_environment_is_the_containers_and_the_flags() {
 }
 
 #[test]
+fn an_exec_whose_pid_file_cannot_be_written_leaves_no_process() {
+    differential(|c| {
+        c.up();
+        let outcome = c.call("exec --detach --pid-file no/such/folder/the.pid ID sleep 1000");
+        assert_ne!(outcome.code, 0, "{outcome}");
+        let alone = || {
+            let ps = c.cmd().args(c.words("ps --format json ID")).output();
+            let pids: Vec<i32> = serde_json::from_str(&ps.stdout).ok()?;
+            (pids.len() == 1).then_some(())
+        };
+        assert!(eventually(alone).is_some(), "the process is still there");
+    });
+}
+
+#[test]
 fn home_follows_the_user_of_exec() {
     differential(|c| {
         c.up();
