@@ -77,7 +77,7 @@ def made_up_samples(ratio, growth):
             samples["ctr"].append({"round": number, "role": role, **cost})
             phases = dict.fromkeys(shim.PHASES, 0.02 * factor * noise)
             samples["replay"].append({"round": number, "role": role, **cost, "phases": phases})
-        samples["growth"][role] = [{"pss": 4000 + growth * n, "descriptors": 20} for n in range(50)]
+        samples["growth"][role] = [{"pss_anon": 4000 + growth * n, "descriptors": 20} for n in range(50)]
     return samples
 
 
