@@ -10,6 +10,9 @@ use tokio::sync::oneshot;
 
 use crate::kernel::children::Ended;
 
+/// Processes that nobody knows are remembered up to this number; it takes milliseconds to ask for one.
+const MOST_EARLY: usize = 1024;
+
 /// Who waits for which child.
 ///
 /// The shim has one thread, so nothing can be reaped between the start of a child and its entry here.
@@ -80,6 +83,9 @@ impl Children {
     pub(super) fn keep(&self, ended: Ended) {
         let mut inner = self.lock();
         if inner.expected > 0 {
+            if inner.early.len() == MOST_EARLY {
+                inner.early.remove(0);
+            }
             inner.early.push(ended);
         }
     }
@@ -87,8 +93,9 @@ impl Children {
     /// The end of a process that was expected, if it ended before its id was known.
     pub(super) fn early(&self, pid: i32) -> Option<Ended> {
         let mut inner = self.lock();
-        let at = inner.early.iter().position(|ended| ended.pid == pid)?;
-        Some(inner.early.swap_remove(at))
+        let at = inner.early.iter().rposition(|ended| ended.pid == pid)?;
+        // Older ones of the same number were other processes.
+        Some(inner.early.remove(at))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
 use super::engine::Engine;
 use super::error::{Result, ShimError};
 use super::process::{Phase, Process};
@@ -29,8 +31,16 @@ pub(super) struct Container {
     paused: AtomicBool,
     oom_kills: AtomicU64,
     execs: Mutex<BTreeMap<String, Arc<Process>>>,
-    /// One change at a time.
-    pub(super) turn: tokio::sync::Mutex<()>,
+    turn: RwLock<()>,
+}
+
+/// The right to change a container, or a process of it.
+#[derive(Debug)]
+pub(super) enum Turn<'a> {
+    /// Alone.
+    Alone { _guard: RwLockWriteGuard<'a, ()> },
+    /// Together with others that each have a process of their own.
+    Shared { _guard: RwLockReadGuard<'a, ()> },
 }
 
 /// What creation found out.
@@ -73,7 +83,24 @@ impl Container {
             init,
             paused: AtomicBool::new(false),
             execs: Mutex::default(),
-            turn: tokio::sync::Mutex::default(),
+            turn: RwLock::default(),
+        }
+    }
+
+    /// Waits until nobody else changes the container.
+    pub(super) async fn alone(&self) -> Turn<'_> {
+        Turn::Alone {
+            _guard: self.turn.write().await,
+        }
+    }
+
+    /// Waits for the right to change a process: exec'ed ones do not wait for each other.
+    pub(super) async fn turn_of(&self, process: &Process) -> Turn<'_> {
+        if process.is_init() {
+            return self.alone().await;
+        }
+        Turn::Shared {
+            _guard: self.turn.read().await,
         }
     }
 

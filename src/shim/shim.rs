@@ -90,7 +90,7 @@ impl Shim {
     pub(super) async fn start(&self, id: &str, exec_id: &str) -> Result<u32> {
         let container = self.container(id)?;
         let process = container.process(exec_id)?;
-        let _turn = container.turn.lock().await;
+        let turn = container.turn_of(&process).await;
         let word = match process.phase() {
             Phase::Created => None,
             Phase::Stopped => Some("stopped"),
@@ -117,6 +117,11 @@ impl Shim {
                 process.enter(Phase::Created);
             }
             self.settle(&container, &process);
+            if !process.is_init() {
+                drop(turn);
+                let _alone = container.alone().await;
+                self.end_strangers(&container);
+            }
             return Err(err);
         }
         process.enter(Phase::Running);
@@ -180,27 +185,20 @@ impl Shim {
         let held = self
             .launch(&container.engine, launch, &process.paths)
             .await
-            .map_err(|Unlaunched { err, cut_off }| {
-                if cut_off {
-                    self.end_strangers(container);
+            .map_err(|Unlaunched { err, .. }| match err {
+                ShimError::Failed(text) => {
+                    ShimError::Failed(format!("OCI runtime exec failed: {text}"))
                 }
-                match err {
-                    ShimError::Failed(text) => {
-                        ShimError::Failed(format!("OCI runtime exec failed: {text}"))
-                    }
-                    other => other,
-                }
+                other => other,
             })?;
-        let pid = pid_file
-            .read()
-            .inspect_err(|_| self.end_strangers(container))?;
-        process.exists(pid, held);
+        process.exists(pid_file.read()?, held);
         self.watch(container, process);
         drop(expecting);
         Ok(())
     }
 
     /// Ends processes that were put into a container by a helper that was killed before it told of them.
+    /// Nobody else may be starting one.
     ///
     /// Our own children in a PID namespace that is not ours are its init or came by Exec. Without such a
     /// namespace they may as well be orphans of the container, and stay.
@@ -312,7 +310,7 @@ impl Shim {
     pub(super) async fn delete(&self, id: &str, exec_id: &str) -> Result<(u32, Exit)> {
         let container = self.container(id)?;
         let process = container.process(exec_id)?;
-        let _turn = container.turn.lock().await;
+        let _turn = container.turn_of(&process).await;
         match process.phase() {
             Phase::Running | Phase::Starting => {
                 let word = match process.is_init() && container.is_paused() {
@@ -447,7 +445,7 @@ impl Shim {
     /// `NotFound`, `Failed`.
     pub(super) async fn pause(&self, id: &str) -> Result<()> {
         let container = self.container(id)?;
-        let _turn = container.turn.lock().await;
+        let _turn = container.alone().await;
         match container.init.phase() {
             Phase::Running if container.is_paused() => Err("cannot pause a paused container"),
             Phase::Running | Phase::Starting => Ok(()),
@@ -471,7 +469,7 @@ impl Shim {
     /// `NotFound`, `Failed`.
     pub(super) async fn resume(&self, id: &str) -> Result<()> {
         let container = self.container(id)?;
-        let _turn = container.turn.lock().await;
+        let _turn = container.alone().await;
         match container.init.phase() {
             Phase::Running if container.is_paused() => Ok(()),
             Phase::Running | Phase::Starting => Err("cannot resume a running process"),
@@ -495,7 +493,7 @@ impl Shim {
     /// `NotFound`, `Failed`.
     pub(super) async fn update(&self, id: &str, resources: &[u8]) -> Result<()> {
         let container = self.container(id)?;
-        let _turn = container.turn.lock().await;
+        let _turn = container.alone().await;
         if container.init.phase() == Phase::Stopped {
             return Err(ShimError::Failed(
                 "cannot update a stopped container".to_owned(),
