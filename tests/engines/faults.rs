@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::Signal;
 
@@ -127,10 +127,18 @@ fn recover(c: &mut Case, name: &str, when: &str) {
     });
     assert!(gone.is_some(), "{when}: {id} cannot be deleted: {last}");
     let mut left = Vec::new();
+    let began = Instant::now();
+    let mut restarted = false;
     let settled = crate::harness::eventually(|| {
         left = c.leftovers();
         // The client removes its FIFOs, unless it has failed before.
         left.retain(|line| line.trim() != "fifo");
+        if began.elapsed() > Duration::from_secs(3) && !restarted {
+            // What containerd had begun when it was killed, it looks for when it starts.
+            restarted = true;
+            c.daemon.end(Signal::SIGTERM);
+            c.daemon.launch();
+        }
         left.is_empty().then_some(())
     });
     assert!(
