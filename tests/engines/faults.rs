@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Case, processes, wait_until};
+use crate::harness::{Case, Cmd, processes, wait_until};
 
 ours_on_every_containerd! {
     kills_of_the_shim,
@@ -88,17 +88,42 @@ fn strike_lives(c: &mut Case, strike: impl Fn(&Case, &str) + Sync) {
     }
 }
 
-fn live(c: &Case, name: &str) {
-    c.run_expected("--detach", name, &["sh", "-c", "sleep 1000 & sleep 1000"])
-        .output();
-    for round in 0..3 {
-        c.exec("", name, &format!("x{round}"), "true").output();
+/// Runs a command that may fail, but has to end. The client itself may wait
+/// for ever once its containerd was killed.
+fn attempt(c: &Case, cmd: Cmd) {
+    let mut running = cmd.spawn();
+    let ended = wait_at_most(Duration::from_secs(10), || {
+        running.child.try_wait().expect("wait").is_some()
+    });
+    assert!(
+        ended || c.daemon.was_killed(),
+        "the client hangs: {}",
+        running.line()
+    );
+}
+
+fn wait_at_most(time: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + time;
+    while !holds() {
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
-    c.exec("--detach", name, "y", "exec sleep 1000").output();
-    c.call(&format!("task kill -s KILL @{name}"));
+    true
+}
+
+fn live(c: &Case, name: &str) {
+    let program = ["sh", "-c", "sleep 1000 & sleep 1000"];
+    attempt(c, c.run_expected("--detach", name, &program));
+    for round in 0..3 {
+        attempt(c, c.exec("", name, &format!("x{round}"), "true"));
+    }
+    attempt(c, c.exec("--detach", name, "y", "exec sleep 1000"));
+    attempt(c, c.ctr(&format!("task kill -s KILL @{name}")));
     std::thread::sleep(Duration::from_millis(50));
-    c.call(&format!("task delete @{name}"));
-    c.call(&format!("container delete @{name}"));
+    attempt(c, c.ctr(&format!("task delete @{name}")));
+    attempt(c, c.ctr(&format!("container delete @{name}")));
 }
 
 /// Deletes what the client still knows, and looks for the rest.
