@@ -90,16 +90,12 @@ fn strike_lives(c: &mut Case, strike: impl Fn(&Case, &str) + Sync) {
 
 /// Runs a command that may fail, but has to end. The client itself may wait
 /// for ever once its containerd was killed.
-fn attempt(c: &Case, cmd: Cmd) {
+fn attempt(c: &Case, what: &str, cmd: Cmd) {
     let mut running = cmd.spawn();
     let ended = wait_at_most(Duration::from_secs(10), || {
         running.child.try_wait().expect("wait").is_some()
     });
-    assert!(
-        ended || c.daemon.was_killed(),
-        "the client hangs: {}",
-        running.line()
-    );
+    assert!(ended || c.daemon.was_killed(), "the client hangs: {}", what);
 }
 
 fn wait_at_most(time: Duration, mut holds: impl FnMut() -> bool) -> bool {
@@ -115,15 +111,19 @@ fn wait_at_most(time: Duration, mut holds: impl FnMut() -> bool) -> bool {
 
 fn live(c: &Case, name: &str) {
     let program = ["sh", "-c", "sleep 1000 & sleep 1000"];
-    attempt(c, c.run_expected("--detach", name, &program));
+    attempt(c, "run", c.run_expected("--detach", name, &program));
     for round in 0..3 {
-        attempt(c, c.exec("", name, &format!("x{round}"), "true"));
+        attempt(c, "exec", c.exec("", name, &format!("x{round}"), "true"));
     }
-    attempt(c, c.exec("--detach", name, "y", "exec sleep 1000"));
-    attempt(c, c.ctr(&format!("task kill -s KILL @{name}")));
+    attempt(c, "exec", c.exec("--detach", name, "y", "exec sleep 1000"));
+    attempt(c, "kill", c.ctr(&format!("task kill -s KILL @{name}")));
     std::thread::sleep(Duration::from_millis(50));
-    attempt(c, c.ctr(&format!("task delete @{name}")));
-    attempt(c, c.ctr(&format!("container delete @{name}")));
+    attempt(c, "delete", c.ctr(&format!("task delete @{name}")));
+    attempt(
+        c,
+        "container delete",
+        c.ctr(&format!("container delete @{name}")),
+    );
 }
 
 /// Deletes what the client still knows, and looks for the rest.

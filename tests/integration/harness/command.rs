@@ -145,11 +145,6 @@ impl Running {
         contents(&self.stdout)
     }
 
-    /// What was run, for messages.
-    pub fn line(&self) -> &str {
-        &self.line
-    }
-
     pub fn wait(mut self) -> Outcome {
         loop {
             if let Some(status) = self.child.try_wait().expect("wait") {
