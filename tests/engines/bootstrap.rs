@@ -6,8 +6,8 @@ use std::path::Path;
 use containerd_shim_protos::api;
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
 use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::types::introspection::RuntimeInfo;
-use serde_json::json;
 
 use crate::harness::shim::{self, V2};
 use crate::harness::ttrpc::Client;
@@ -23,16 +23,7 @@ on_one_shim! {
 fn version(c: &mut Case) {
     let outcome = Cmd::new(shim::program(c)).arg("-v").output();
     assert_eq!(outcome.code, 0, "{outcome}");
-    let keys: Vec<_> = outcome
-        .stdout
-        .lines()
-        .map(|line| line.split(':').next().unwrap_or_default().trim())
-        .collect();
-    let known: Vec<_> = keys
-        .into_iter()
-        .filter(|key| ["Version", "Revision"].contains(key))
-        .collect();
-    c.note("keys", &known.join("\n"));
+    assert!(outcome.stdout.contains("Version:"), "{outcome}");
 }
 
 fn information(c: &mut Case) {
@@ -85,7 +76,8 @@ fn start_with_input(c: &mut Case, name: &str, input: &[u8]) -> (Vec<u8>, Vec<u8>
     let status = crate::harness::command::spawn_plain(&mut command)
         .wait()
         .expect("wait");
-    assert!(status.success());
+    let message = fs::read_to_string(&err).expect("output");
+    assert!(status.success(), "{message}");
     (
         fs::read(out).expect("output"),
         fs::read(err).expect("output"),
@@ -138,7 +130,8 @@ fn bootstrap_with_options(c: &mut Case) {
     if c.route != Route::Shim {
         return;
     }
-    let options = shim::any("containerd.runc.v1.Options", &json!({}));
+    let mut options = Any::new();
+    options.type_url = "containerd.runc.v1.Options".into();
     for (name, input) in [
         ("a", Vec::new()),
         ("b", options.write_to_bytes().expect("encode")),

@@ -6,11 +6,11 @@ use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Case, processes, wait_until};
+use crate::harness::{Case, Cmd, processes, wait_until};
 
 ours_on_every_containerd! {
     kills_of_the_shim,
@@ -88,17 +88,42 @@ fn strike_lives(c: &mut Case, strike: impl Fn(&Case, &str) + Sync) {
     }
 }
 
-fn live(c: &Case, name: &str) {
-    c.run_expected("--detach", name, &["sh", "-c", "sleep 1000 & sleep 1000"])
-        .output();
-    for round in 0..3 {
-        c.exec("", name, &format!("x{round}"), "true").output();
+/// Runs a command that may fail, but has to end. The client itself may wait
+/// for ever once its containerd was killed.
+fn attempt(c: &Case, what: &str, cmd: Cmd) {
+    let mut running = cmd.spawn();
+    let ended = wait_at_most(Duration::from_secs(10), || {
+        running.child.try_wait().expect("wait").is_some()
+    });
+    assert!(ended || c.daemon.was_killed(), "the client hangs: {}", what);
+}
+
+fn wait_at_most(time: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + time;
+    while !holds() {
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
-    c.exec("--detach", name, "y", "exec sleep 1000").output();
-    c.call(&format!("task kill -s KILL @{name}"));
+    true
+}
+
+fn live(c: &Case, name: &str) {
+    let program = ["sh", "-c", "sleep 1000 & sleep 1000"];
+    attempt(c, "run", c.run_expected("--detach", name, &program));
+    for round in 0..3 {
+        attempt(c, "exec", c.exec("", name, &format!("x{round}"), "true"));
+    }
+    attempt(c, "exec", c.exec("--detach", name, "y", "exec sleep 1000"));
+    attempt(c, "kill", c.ctr(&format!("task kill -s KILL @{name}")));
     std::thread::sleep(Duration::from_millis(50));
-    c.call(&format!("task delete @{name}"));
-    c.call(&format!("container delete @{name}"));
+    attempt(c, "delete", c.ctr(&format!("task delete @{name}")));
+    attempt(
+        c,
+        "container delete",
+        c.ctr(&format!("container delete @{name}")),
+    );
 }
 
 /// Deletes what the client still knows, and looks for the rest.
@@ -127,10 +152,18 @@ fn recover(c: &mut Case, name: &str, when: &str) {
     });
     assert!(gone.is_some(), "{when}: {id} cannot be deleted: {last}");
     let mut left = Vec::new();
+    let began = Instant::now();
+    let mut restarted = false;
     let settled = crate::harness::eventually(|| {
         left = c.leftovers();
         // The client removes its FIFOs, unless it has failed before.
         left.retain(|line| line.trim() != "fifo");
+        if began.elapsed() > Duration::from_secs(3) && !restarted {
+            // What containerd had begun when it was killed, it looks for when it starts.
+            restarted = true;
+            c.daemon.end(Signal::SIGTERM);
+            c.daemon.launch();
+        }
         left.is_empty().then_some(())
     });
     assert!(

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::containerd::Containerd;
@@ -142,13 +143,14 @@ impl Case {
             .collect()
     }
 
-    /// Starts a container that stays.
+    /// Starts a container that stays until it gets SIGTERM.
     pub fn up(&mut self, flags: &str, name: &str) {
         self.up_with(
             flags,
             name,
             "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done",
         );
+        processes::wait_until_it_catches(self.pid(name), Signal::SIGTERM);
     }
 
     /// Starts a detached container with a script.
@@ -396,7 +398,7 @@ impl Drop for Case {
         }
         for process in processes::all() {
             if process.command_line.contains(&self.tag) || process.cgroups.contains(&self.tag) {
-                processes::signal(process.pid, nix::sys::signal::Signal::SIGKILL);
+                processes::signal(process.pid, Signal::SIGKILL);
             }
         }
         for socket in &self.sockets {

@@ -27,6 +27,8 @@ pub struct Containerd {
     /// The containerd namespace of all containers, and their parent cgroup.
     pub namespace: String,
     child: Mutex<Option<Child>>,
+    /// How often it was ended by [`Containerd::end`].
+    ends: AtomicUsize,
 }
 
 static SHARED: Mutex<BTreeMap<String, Arc<Containerd>>> = Mutex::new(BTreeMap::new());
@@ -84,6 +86,7 @@ impl Containerd {
                 .expect("daemon directory"),
             namespace: format!("eme-{pid}-{number}"),
             child: Mutex::new(None),
+            ends: AtomicUsize::new(0),
         };
         let bin = daemon.dir().join("bin");
         fs::create_dir(&bin).expect("bin");
@@ -170,6 +173,7 @@ address = "{dir}/c.sock.ttrpc"
 
     /// Ends the daemon's process. Shims and containers stay.
     pub fn end(&self, signal: Signal) {
+        self.ends.fetch_add(1, Ordering::Relaxed);
         let Some(mut child) = self.child.lock().expect("child").take() else {
             return;
         };
@@ -181,6 +185,11 @@ address = "{dir}/c.sock.ttrpc"
             }
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Whether clients may have lost it in the middle of something.
+    pub fn was_killed(&self) -> bool {
+        self.ends.load(Ordering::Relaxed) > 0
     }
 
     /// Our links first, then the daemon's own programs.

@@ -245,8 +245,8 @@ fn transcript(
 
 /// Whether each line of `part` is one of `whole`, and not more often.
 fn is_part(part: &str, whole: &str) -> bool {
-    let mut rest: Vec<_> = whole.lines().collect();
-    part.lines().all(|line| {
+    let mut rest: Vec<_> = whole.lines().map(str::trim).collect();
+    part.lines().map(str::trim).all(|line| {
         let found = rest.iter().position(|other| *other == line);
         found.map(|at| rest.swap_remove(at)).is_some()
     })

@@ -77,3 +77,14 @@ pub fn is_alive(pid: i32) -> bool {
 pub fn signal(pid: i32, signal: Signal) {
     let _ = kill(Pid::from_raw(pid), signal);
 }
+
+/// Waits until the process has a handler for the signal.
+pub fn wait_until_it_catches(pid: i32, signal: Signal) {
+    super::wait_until("a handler", || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let mask = status
+            .lines()
+            .find_map(|line| u64::from_str_radix(line.strip_prefix("SigCgt:")?.trim(), 16).ok());
+        mask.is_some_and(|mask| mask & 1 << (signal as i32 - 1) != 0)
+    });
+}

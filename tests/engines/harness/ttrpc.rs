@@ -14,7 +14,8 @@ use containerd_shim_protos::ttrpc::proto::{Request, Response};
 
 use super::DEADLINE;
 
-/// Of gRPC's codes the one that is asked of ours alone; the others are compared.
+/// Of gRPC's codes those that are asked of ours alone; the others are compared.
+pub const ALREADY_EXISTS: i32 = 6;
 pub const UNIMPLEMENTED: i32 = 12;
 
 /// An error of the server.
