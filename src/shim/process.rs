@@ -44,6 +44,8 @@ struct Inner {
     pid: i32,
     phase: Phase,
     held: Option<Held>,
+    /// Whether its input ends; this may be asked for while it is being started.
+    stdin_closed: bool,
     /// Whether the event of its end has been sent.
     told: bool,
     /// `process` of the runtime-spec as JSON, of an exec'ed process that has not been started.
@@ -59,6 +61,7 @@ impl Process {
                 pid: 0,
                 phase: Phase::Created,
                 held: None,
+                stdin_closed: false,
                 told: false,
                 spec: Vec::new(),
             }),
@@ -102,8 +105,11 @@ impl Process {
     }
 
     /// Takes note of the process that now exists.
-    pub(super) fn exists(&self, pid: i32, held: Held) {
+    pub(super) fn exists(&self, pid: i32, mut held: Held) {
         let mut inner = self.lock();
+        if inner.stdin_closed {
+            held.close_stdin();
+        }
         inner.pid = pid;
         inner.held = Some(held);
     }
@@ -144,8 +150,11 @@ impl Process {
         self.lock().held.take()
     }
 
+    /// Ends its input, as far as the shim is concerned.
     pub(super) fn close_stdin(&self) {
-        if let Some(held) = &mut self.lock().held {
+        let mut inner = self.lock();
+        inner.stdin_closed = true;
+        if let Some(held) = &mut inner.held {
             held.close_stdin();
         }
     }
@@ -199,6 +208,15 @@ mod tests {
         process.enter(Phase::Running);
         assert_eq!(process.phase(), Phase::Stopped);
         assert_eq!(process.exit().map(|exit| exit.code), Some(7));
+    }
+
+    #[test]
+    fn input_that_was_closed_early_is_closed() {
+        let process = Process::new("e", Paths::default());
+        process.close_stdin();
+        let (reader, writer) = std::io::pipe().unwrap();
+        process.exists(7, Held::with_stdin(writer.into()));
+        assert_eq!(std::io::read_to_string(reader).unwrap(), "");
     }
 
     #[test]

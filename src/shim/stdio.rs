@@ -73,6 +73,14 @@ pub(super) struct Held {
 }
 
 impl Held {
+    #[cfg(test)]
+    pub(super) fn with_stdin(stdin: OwnedFd) -> Self {
+        Self {
+            stdin: Some(stdin),
+            ..Self::default()
+        }
+    }
+
     /// The input of the process ends here, as far as the shim is concerned.
     pub(super) fn close_stdin(&mut self) {
         self.stdin = None;
