@@ -75,6 +75,7 @@ fn is_a_limit_or_a_size(field: &str) -> bool {
         "shmem",
         "mapped",
         "failcnt",
+        "cache",
         "usage/user",
         "usage/kernel",
     ]
