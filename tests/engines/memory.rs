@@ -80,7 +80,10 @@ fn is_a_limit_or_a_size(field: &str) -> bool {
         "usage/kernel",
     ]
     .iter()
-    .any(|word| field.to_lowercase().contains(word))
+    .any(|word| {
+        let field = field.to_lowercase();
+        field.contains(word) || field.replace('_', "").contains(word)
+    })
 }
 
 fn metrics_have_the_fields_of_runc(c: &mut Case) {
