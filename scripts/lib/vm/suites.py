@@ -1,0 +1,2 @@
+"""Which tests run in which guests."""
+SUITES = {"ci": (), "full": ()}
