@@ -64,7 +64,7 @@ def program():
 
 def prologue(machine, path):
     """Shared folders, and the command under test where engines look for it."""
-    lines = [machine.mount_script()]
+    lines = [machine.mount_script(), "mkdir -p /usr/local/bin"]
     if path:
         names = ("elastic-mem", "containerd-shim-elastic-mem-v1")
         lines += [f"ln -sf '{path}' /usr/local/bin/{name}" for name in names]
