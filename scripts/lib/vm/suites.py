@@ -1,2 +1,119 @@
 """Which tests run in which guests."""
+
+import dataclasses
+import json
+import shlex
+import subprocess
+import time
+
+from . import session
+from .image import say
+from .machine import Options
+
+# An emulated processor takes ten times as long, and a busy host makes it more.
+PATIENCE = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Tests of one test binary, chosen by parts of their names."""
+
+    binary: str
+    filters: tuple = ()
+    skips: tuple = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Stop:
+    """One guest and the tests in it."""
+
+    options: Options
+    groups: tuple
+    timeout: float = 1200
+
+
+BASIC = (Group("integration", ("limits::",)),)
+
 SUITES = {"ci": (), "full": ()}
+
+
+def groups_for(options):
+    """The tests that are meant for such a guest."""
+    for stops in SUITES.values():
+        for stop in stops:
+            if stop.options == options:
+                return stop.groups
+    return BASIC
+
+
+def groups_of(words):
+    """Groups as the command line names them: SUITE or SUITE:FILTER."""
+    found = {}
+    for word in words:
+        binary, _, wanted = word.partition(":")
+        found.setdefault(binary, []).append(wanted)
+    return [Group(binary, tuple(filters if all(filters) else ())) for binary, filters in found.items()]
+
+
+def executables(names):
+    """Builds test binaries; where they are."""
+    command = ["cargo", "test", "--locked", "--no-run", "--message-format=json"]
+    for name in names:
+        command += ["--test", name]
+    done = subprocess.run(command, cwd=session.PROJECT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
+    if done.returncode:
+        raise OSError("the tests cannot be built")
+    found = {}
+    for line in done.stdout.splitlines():
+        message = json.loads(line)
+        if message.get("executable") and message["target"]["kind"] == ["test"]:
+            found[message["target"]["name"]] = message["executable"]
+    return found
+
+
+def script_of(groups, programs):
+    """Runs the groups one after the other, all of them, and ends with the closing line of each."""
+    lines = [
+        f"export ELASTIC_MEM_PATIENCE={PATIENCE} ELASTIC_MEM_MAX_SKIPS=0 RUST_BACKTRACE=0",
+        "status=0",
+        ": >/run/closing-lines",
+    ]
+    for number, group in enumerate(groups):
+        words = [programs[group.binary], "--test-threads=2", *group.filters]
+        for skip in group.skips:
+            words += ["--skip", skip]
+        lines.append(f"echo '== {group.binary} {' '.join(group.filters)}'")
+        # The status of a pipe is that of its end: the tests leave theirs in a file.
+        lines.append(
+            f"{{ {shlex.join(words)} 2>&1; echo $? >/run/status-{number}; }} | tee /run/output-{number}\n"
+            f"read result </run/status-{number}; [ \"$result\" = 0 ] || status=1\n"
+            f"closing=$(grep '^test result:' /run/output-{number}) || {{ closing='no result'; status=1; }}\n"
+            # A filter that matches nothing tests nothing.
+            f"case $closing in *': ok. 0 passed'*) closing=\"$closing (no such test)\"; status=1 ;; esac\n"
+            f"echo \"{group.binary}: $closing\" >>/run/closing-lines"
+        )
+    lines += ["echo; cat /run/closing-lines", "exit $status"]
+    return "\n".join(lines)
+
+
+def run_tests(image, options, words, timeout, cold):
+    """Runs tests in one guest; 0 if all passed."""
+    groups = groups_of(words) if words else groups_for(options)
+    programs = executables(sorted({group.binary for group in groups}))
+    return session.run_script(image, options, script_of(groups, programs), timeout, cold)
+
+
+def run_suite(image, name):
+    """Runs every stop of a suite, also after one has failed, and says how each ended."""
+    stops = SUITES[name]
+    programs = executables(sorted({group.binary for stop in stops for group in stop.groups}))
+    ends = []
+    for stop in stops:
+        print(f"\n=== {stop.options.name()}", flush=True)
+        began = time.monotonic()
+        status = session.run_script(image, stop.options, script_of(stop.groups, programs), stop.timeout, cold=True)
+        ends.append((stop.options.name(), status, time.monotonic() - began))
+    for guest, status, seconds in ends:
+        say(f"{guest}: {'ok' if status == 0 else f'FAILED (status {status})'} ({seconds:.0f} s)")
+    failed = [status for _, status, _ in ends if status]
+    return max(failed, default=0)
