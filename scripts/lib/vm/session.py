@@ -63,12 +63,15 @@ def program():
 
 
 def prologue(machine, path):
-    """Shared folders, and the command under test where engines look for it."""
+    """Shared folders, and a copy of the command under test where engines look for it.
+
+    A copy: the guest reads all of a shared file again each time it is opened, and containers open programs often.
+    """
     lines = [machine.mount_script(), "mkdir -p /usr/local/bin"]
     if path:
-        names = ("elastic-mem", "containerd-shim-elastic-mem-v1")
-        lines += [f"ln -sf '{path}' /usr/local/bin/{name}" for name in names]
-        lines.append(f"export ELASTIC_MEM_BIN='{path}'")
+        lines.append(f"cp '{path}' /usr/local/bin/elastic-mem")
+        lines.append("ln -sf elastic-mem /usr/local/bin/containerd-shim-elastic-mem-v1")
+        lines.append("export ELASTIC_MEM_BIN=/usr/local/bin/elastic-mem")
     lines.append("export PATH=/usr/local/bin:$PATH RUNC_BIN=/usr/sbin/runc\n")
     return "\n".join(lines)
 

@@ -13,6 +13,9 @@ from .machine import Options
 # An emulated processor takes ten times as long, and a busy host makes it more.
 PATIENCE = 6
 
+# The fetched engines that the tests below run; see scripts/engines.
+ENGINES = ("containerd-1.7", "containerd-2.1", "docker-28")
+
 
 @dataclasses.dataclass(frozen=True)
 class Group:
@@ -77,9 +80,17 @@ def script_of(groups, programs):
         f"export ELASTIC_MEM_PATIENCE={PATIENCE} ELASTIC_MEM_MAX_SKIPS=0 RUST_BACKTRACE=0",
         "status=0",
         ": >/run/closing-lines",
+        "mkdir -p /var/lib/tests",
     ]
+    # Copies, for the reason of the command's.
+    for binary in sorted({group.binary for group in groups}):
+        lines.append(f"cp {shlex.quote(programs[binary])} /var/lib/tests/{binary}")
+    engines = sorted({name for group in groups for name in ENGINES if group.binary == "engines"})
+    if engines:
+        lines.append("export ELASTIC_MEM_ENGINES=/var/lib/engines; mkdir -p $ELASTIC_MEM_ENGINES")
+    lines += [f"cp -a target/engines/{name} $ELASTIC_MEM_ENGINES/ || exit 125" for name in engines]
     for number, group in enumerate(groups):
-        words = [programs[group.binary], "--test-threads=2", *group.filters]
+        words = [f"/var/lib/tests/{group.binary}", "--test-threads=2", *group.filters]
         for skip in group.skips:
             words += ["--skip", skip]
         lines.append(f"echo '== {group.binary} {' '.join(group.filters)}'")
