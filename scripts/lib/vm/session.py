@@ -17,7 +17,7 @@ PROJECT = os.path.realpath(f"{HERE}/../../..")
 STORE = f"{PROJECT}/target/vm"
 
 # How long taking a snapshot may last, boot included.
-SNAPSHOT_PATIENCE = 600
+SNAPSHOT_PATIENCE = 240
 
 # What a snapshot holds beyond a boot: the guest's own containerd, which `ctr` talks to.
 START_CONTAINERD = """
@@ -136,7 +136,7 @@ def guest(image, options, deadline, cold):
     if not cold and can_have_snapshot(options):
         try:
             folder = ensure_snapshot(image, options)
-        except Broken as error:
+        except (Broken, Late) as error:
             say(f"no snapshot: {error}")
     for last in (False, True):
         with contextlib.ExitStack() as stack:
