@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 
+from . import latency
 from . import topology as topologies
 from .image import say
 
@@ -172,8 +173,6 @@ class Machine:
                 command += ["-chardev", f"socket,id={tag},path={self.folder}/{tag}"]
                 command += ["-device", f"vhost-user-fs-pci,chardev={tag},tag={tag},bus=pcie.0"]
         if self.options.latency:
-            from . import latency
-
             command += latency.arguments(self.image, self.topology, self.options.latency)
         if self.snapshot:
             command += ["-incoming", f"file:{self.snapshot}/ram"]
