@@ -35,9 +35,56 @@ class Stop:
     timeout: float = 1200
 
 
-BASIC = (Group("integration", ("limits::",)),)
+# What any guest can be asked, whatever its memory is like.
+CGROUPS = Group("system", ("cgroup2::", "devices::"))
 
-SUITES = {"ci": (), "full": ()}
+# Verbs whose work is another with cgroup v2. Tests of what only v1 has would skip.
+VERBS = Group(
+    "integration",
+    ("limits::", "update::", "pause::", "listing::statistics", "listing::ps", "devices::an_allowed", "kill::", "exec::exec"),
+    (
+        "a_swappiness_above_one_hundred",
+        "the_oom_killer_can_be_disabled",
+        "memory_below_the_usage",
+    ),
+)
+FEW_VERBS = Group(
+    "integration",
+    ("limits::the_memory_limit", "limits::a_process_above", "limits::cpu_shares", "update::several", "pause::a_paused",
+     "listing::statistics_have"),
+)  # fmt: skip
+
+NODES = Group("system", ("nodes::", "tiers::"))
+SYSTEMD = Group("system", ("systemd::", "devices::rules_hold"))
+
+# TaskOOM, Stats, freezer, exec, life: through the shim and, where it says so, the command line.
+SHIM = ("an_out_of_memory_kill", "metrics_have", "a_limit_holds", "hello", "exec_codes", "pause_and_resume")
+CONTAINERD_1_7 = Group("engines", tuple(f"containerd_1_7::{name}" for name in SHIM))
+CONTAINERD_2_1 = Group("engines", tuple(f"containerd_2_1::{name}" for name in SHIM))
+DOCKER = Group(
+    "engines",
+    tuple(f"docker_28::{name}" for name in ("run_and_its", "stats", "update_of", "the_out_of_memory", "limits", "pause_and")),
+)
+
+CI = (
+    Stop(Options("6.12", "hmat"), (CGROUPS, NODES, FEW_VERBS, CONTAINERD_1_7)),
+    Stop(Options("7", "hmat"), (CGROUPS, NODES, CONTAINERD_2_1)),
+    Stop(Options("7", "one", systemd=True), (SYSTEMD, DOCKER)),
+)
+FULL = CI + (
+    Stop(Options("6.12", "one"), (VERBS,), 3600),
+    Stop(Options("6.12", "one", systemd=True), (SYSTEMD, CONTAINERD_2_1), 3600),
+    Stop(Options("7", "one"), (VERBS, DOCKER), 3600),
+    Stop(Options("6.12", "flat"), (Group("system", ("nodes::",)),)),
+    Stop(Options("7", "three"), (NODES,)),
+    Stop(Options("7", "four"), (NODES,)),
+    Stop(Options("6.12", "cxl"), (NODES,)),
+    Stop(Options("7", "cxl"), (NODES,)),
+    Stop(Options("6.12", "one", swap=512), (Group("system", ("swap::reclaim", "swap::a_container")),)),
+    Stop(Options("7", "one", swap=512, zswap=True), (Group("system", ("swap::",)),)),
+)
+
+SUITES = {"ci": CI, "full": FULL}
 
 
 def groups_for(options):
@@ -46,7 +93,7 @@ def groups_for(options):
         for stop in stops:
             if stop.options == options:
                 return stop.groups
-    return BASIC
+    return (CGROUPS,)
 
 
 def groups_of(words):
