@@ -2,10 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::containerd::{self, Containerd};
-use super::{Case, diff, host, skip};
+use super::{Case, DEADLINE, diff, host, skip};
 
 /// The scenarios that also run on the command line below runc's shim under a
 /// containerd. Few: tests/integration holds what the verbs do. Those of Docker
@@ -223,7 +222,7 @@ fn transcript(
     let result = catch_unwind(AssertUnwindSafe(|| scenario(&mut case)));
     let result = result.and_then(|()| {
         catch_unwind(AssertUnwindSafe(|| {
-            let left = case.settle(Duration::from_secs(20)).join("\n");
+            let left = case.settle(*DEADLINE).join("\n");
             case.note(LEFT, &left);
         }))
     });

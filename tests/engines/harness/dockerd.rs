@@ -15,7 +15,7 @@ use super::at_exit::at_exit;
 use super::command::spawn_plain;
 use super::containerd::{Containerd, MARK};
 use super::differential::{LEFT, Route, Transcript, compare_routes};
-use super::{Cmd, Outcome, eventually, host, image, leaks, processes, skip, wait_until};
+use super::{Cmd, DEADLINE, Outcome, eventually, host, image, leaks, processes, skip, wait_until};
 
 /// A dockerd and the containerd below it.
 pub struct Dockerd {
@@ -339,7 +339,7 @@ impl Docker {
 
     pub fn nothing_left(&mut self, id: &str) {
         assert_eq!(id.len(), 64, "not an id: {id:?}");
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + *DEADLINE;
         let left = loop {
             let left = self.leftovers(id);
             if left.is_empty() || Instant::now() > end {

@@ -106,6 +106,7 @@ pub fn kill_containers(namespace: &str) {
 /// A frozen v1 group does not let its members die.
 fn thaw(dir: &Path) {
     let _ = fs::write(dir.join("freezer.state"), "THAWED");
+    let _ = fs::write(dir.join("cgroup.freeze"), "0");
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             thaw(&entry.path());

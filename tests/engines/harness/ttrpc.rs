@@ -35,8 +35,8 @@ impl Client {
     pub fn connect(socket: &Path, service: &'static str) -> Self {
         let stream = UnixStream::connect(socket)
             .unwrap_or_else(|error| panic!("{}: {error}", socket.display()));
-        stream.set_read_timeout(Some(DEADLINE)).expect("timeout");
-        stream.set_write_timeout(Some(DEADLINE)).expect("timeout");
+        stream.set_read_timeout(Some(*DEADLINE)).expect("timeout");
+        stream.set_write_timeout(Some(*DEADLINE)).expect("timeout");
         Self {
             stream,
             service,

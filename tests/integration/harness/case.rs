@@ -281,12 +281,12 @@ impl Case {
         assert!(reached.is_some(), "never {status}: {:?}", self.state());
     }
 
-    /// A v1 control file of the container's group.
+    /// A control file of the container's group, by its name in v1 or in v2.
     pub fn cgroup_file(&self, file: &str) -> String {
         cgroups::read(&self.cgroup, file)
     }
 
-    /// Records v1 control files of the container's group.
+    /// Records control files of the container's group.
     pub fn note_cgroup(&mut self, files: &[&str]) {
         for file in files {
             let text = self.cgroup_file(file);

@@ -45,7 +45,7 @@ impl Cmd {
         let line = program.as_ref().to_string_lossy().into_owned();
         Self {
             inner: Command::new(program),
-            deadline: DEADLINE,
+            deadline: *DEADLINE,
             stdin: None,
             line,
         }

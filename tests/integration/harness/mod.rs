@@ -20,15 +20,21 @@ pub use command::{Cmd, Outcome};
 pub use differential::differential;
 pub use skip::skip;
 
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 /// How long anything may take before a test gives up. Generous: the suite
-/// must hold on a machine that is busy compiling.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+/// must hold on a machine that is busy compiling. `ELASTIC_MEM_PATIENCE` is
+/// how many times as long, for a machine that is an emulator.
+pub static DEADLINE: LazyLock<Duration> = LazyLock::new(|| {
+    let factor = std::env::var("ELASTIC_MEM_PATIENCE")
+        .map_or(1, |text| text.parse().expect("ELASTIC_MEM_PATIENCE"));
+    Duration::from_secs(20) * factor
+});
 
 /// Polls `probe` until it yields a value; `None` after [`DEADLINE`].
 pub fn eventually<T>(mut probe: impl FnMut() -> Option<T>) -> Option<T> {
-    let end = Instant::now() + DEADLINE;
+    let end = Instant::now() + *DEADLINE;
     loop {
         if let Some(value) = probe() {
             return Some(value);

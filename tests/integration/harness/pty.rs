@@ -134,7 +134,7 @@ impl Master {
 }
 
 fn wait_readable(fd: impl AsFd) -> Option<()> {
-    let end = Instant::now() + DEADLINE;
+    let end = Instant::now() + *DEADLINE;
     loop {
         let left = end.checked_duration_since(Instant::now())?;
         let timeout = PollTimeout::try_from(left).ok()?;
