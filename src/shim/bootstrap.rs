@@ -25,7 +25,7 @@ use crate::runtime;
 /// Where containerd expects sockets of shims; the path must be short.
 const SOCKETS: &str = "/run/containerd/s";
 /// The file in a bundle from which containerd reads the address when it comes back.
-const ADDRESS_FILE: &str = "address";
+pub(super) const ADDRESS_FILE: &str = "address";
 /// The Task service that we announce: with version 3 containerd expects a Sandbox service too.
 const TASK_VERSION: i32 = 2;
 /// Type of the features document (containerd, `api/types/runtimeoptions`; runtime-spec, "Features").

@@ -12,10 +12,11 @@ use containerd_shim_protos::ttrpc::r#async::Server;
 use containerd_shim_protos::ttrpc::r#async::transport::Listener;
 use nix::libc;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::Level;
 
 use super::args::Args;
+use super::bootstrap::ADDRESS_FILE;
 use super::events::Queue;
 use super::service::Service;
 use super::shim::Shim;
@@ -32,6 +33,8 @@ const LOG: &str = "log";
 const SERVICES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
 /// How long the last events may take.
 const LAST_EVENTS: Duration = Duration::from_secs(2);
+/// How often a server without a container looks for its bundle.
+const FORGOTTEN: Duration = Duration::from_secs(2);
 /// How long nothing may have been done before memory is given up.
 const REST: Duration = Duration::from_millis(250);
 /// Turns of the event loop for the last answer to leave; it needs three.
@@ -79,6 +82,7 @@ async fn run(args: &Args, listener: UnixListener) -> Result<(), String> {
         .await
         .map_err(|err| format!("serve requests: {err}"))?;
     tokio::spawn(shrink_at_rest(Arc::clone(&shim)));
+    tokio::spawn(leave_if_forgotten(Arc::clone(&shim)));
     loop {
         tokio::select! {
             _ = child_ended.recv() => {
@@ -115,6 +119,19 @@ async fn shrink_at_rest(shim: Arc<Shim>) {
         while timeout(REST, shim.worked.notified()).await.is_ok() {}
         if let Err(err) = exe::give_up_unused_memory() {
             tracing::debug!("memory not given up: {}", chain(&err));
+        }
+    }
+}
+
+/// Ends a server for which nobody will come: containerd was killed while it started one, and has removed the
+/// bundle since.
+async fn leave_if_forgotten(shim: Arc<Shim>) {
+    while shim.is_empty() {
+        sleep(FORGOTTEN).await;
+        // In the working folder, which is the bundle; written by `start` a moment after we were started.
+        if shim.is_empty() && !Path::new(ADDRESS_FILE).exists() {
+            tracing::debug!("nobody came, and the bundle is gone");
+            shim.done.notify_one();
         }
     }
 }
