@@ -100,7 +100,7 @@ impl Shim {
             io_owner: options.io_owner,
             init: Arc::clone(&init),
         }));
-        lock(&self.containers).insert(request.id.clone(), Arc::clone(&container));
+        self.add(&container);
         self.events.push(&TaskCreate {
             container_id: request.id,
             bundle: request.bundle,

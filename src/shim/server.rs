@@ -12,7 +12,7 @@ use containerd_shim_protos::ttrpc::r#async::Server;
 use containerd_shim_protos::ttrpc::r#async::transport::Listener;
 use nix::libc;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tracing::Level;
 
 use super::args::Args;
@@ -33,8 +33,10 @@ const LOG: &str = "log";
 const SERVICES: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
 /// How long the last events may take.
 const LAST_EVENTS: Duration = Duration::from_secs(2);
-/// How often a server without a container looks for its bundle.
-const FORGOTTEN: Duration = Duration::from_secs(2);
+/// How often a server that never had a container looks for its bundle.
+const UNWANTED: Duration = Duration::from_secs(2);
+/// How long a server waits for the request to end, once its last container is gone.
+const FORGOTTEN: Duration = Duration::from_secs(10);
 /// How long nothing may have been done before memory is given up.
 const REST: Duration = Duration::from_millis(250);
 /// Turns of the event loop for the last answer to leave; it needs three.
@@ -123,15 +125,25 @@ async fn shrink_at_rest(shim: Arc<Shim>) {
     }
 }
 
-/// Ends a server for which nobody will come: containerd was killed while it started one, and has removed the
-/// bundle since.
+/// Ends a server that containerd has forgotten, as it can when it is killed: before the first container, once
+/// the bundle is gone; after the last one, if the request to end does not come.
 async fn leave_if_forgotten(shim: Arc<Shim>) {
-    while shim.is_empty() {
-        sleep(FORGOTTEN).await;
-        // In the working folder, which is the bundle; written by `start` a moment after we were started.
-        if shim.is_empty() && !Path::new(ADDRESS_FILE).exists() {
-            tracing::debug!("nobody came, and the bundle is gone");
-            shim.done.notify_one();
+    loop {
+        let had_containers = shim.had_containers();
+        if shim.is_empty() {
+            let patience = if had_containers { FORGOTTEN } else { UNWANTED };
+            // The next container counts as a sign of life.
+            if timeout(patience, shim.changed.notified()).await.is_ok() {
+                continue;
+            }
+            // In the working folder, which is the bundle; written by `start` a moment after we were started.
+            let is_wanted = !had_containers && Path::new(ADDRESS_FILE).exists();
+            if shim.is_empty() && !is_wanted {
+                tracing::warn!("no container and no request: this shim was forgotten");
+                shim.done.notify_one();
+            }
+        } else {
+            shim.changed.notified().await;
         }
     }
 }

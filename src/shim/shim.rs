@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -44,7 +45,10 @@ pub(super) struct Shim {
     pub(super) done: Notify,
     /// Awaited by the server: something was done, and memory used for it.
     pub(super) worked: Notify,
+    /// Awaited by the server: a container came or went.
+    pub(super) changed: Notify,
     pub(super) debug: bool,
+    had_containers: AtomicBool,
     pub(super) containers: Mutex<BTreeMap<String, Arc<Container>>>,
     /// Names of containers that are being created.
     pub(super) creating: Mutex<HashSet<String>>,
@@ -60,6 +64,8 @@ impl Shim {
             events,
             done: Notify::new(),
             worked: Notify::new(),
+            changed: Notify::new(),
+            had_containers: AtomicBool::new(false),
             debug,
             containers: Mutex::default(),
             creating: Mutex::default(),
@@ -76,6 +82,18 @@ impl Shim {
             .get(id)
             .map(Arc::clone)
             .ok_or_else(|| ShimError::NotFound(format!("container not created: {id}")))
+    }
+
+    /// Takes note of a new container.
+    pub(super) fn add(&self, container: &Arc<Container>) {
+        lock(&self.containers).insert(container.id.clone(), Arc::clone(container));
+        self.had_containers.store(true, Ordering::Relaxed);
+        self.changed.notify_one();
+    }
+
+    /// Whether there was ever a container.
+    pub(super) fn had_containers(&self) -> bool {
+        self.had_containers.load(Ordering::Relaxed)
     }
 
     /// Whether there is nothing left to look after.
@@ -353,6 +371,7 @@ impl Shim {
         rootfs::unmount(&container.rootfs());
         container.folder.remove();
         lock(&self.containers).remove(&container.id);
+        self.changed.notify_one();
         self.events.push(&TaskDelete {
             container_id: container.id.clone(),
             pid: init.wire_pid(),
