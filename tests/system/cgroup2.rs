@@ -80,10 +80,7 @@ fn the_killing_of_a_child_is_counted_and_told() {
         c.spec()["linux"]["resources"]["memory"] = json!({"limit": 24 * MIB, "swap": 24 * MIB});
         c.script("dd if=/dev/zero of=/dev/null bs=64M count=1; echo code $?; sleep 1000");
         let outcome = c.create();
-        let events = c
-            .cmd()
-            .args(c.words("events --interval 1s ID"))
-            .spawn();
+        let events = c.cmd().args(c.words("events --interval 1s ID")).spawn();
         c.ok("start ID");
         let killed = || outcome.stdout_now().contains("code 137");
         eventually(|| killed().then_some(())).expect("the child is killed");
@@ -127,8 +124,10 @@ fn memory_can_be_reclaimed_from_outside() {
         nix::fcntl::posix_fadvise(fd, 0, 0, advice).expect("fadvise");
         c.push(
             "/mounts",
-            [json!({"destination": "/mnt", "type": "bind", "source": file.path(),
-                    "options": ["bind", "ro"]})],
+            [
+                json!({"destination": "/mnt", "type": "bind", "source": file.path(),
+                    "options": ["bind", "ro"]}),
+            ],
         );
         fs::remove_dir(c.rootfs().join("mnt")).expect("remove");
         fs::write(c.rootfs().join("mnt"), "").expect("target");
@@ -215,8 +214,10 @@ fn the_container_sees_its_group_as_the_root() {
         c.push("/linux/namespaces", [json!({"type": "cgroup"})]);
         c.push(
             "/mounts",
-            [json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
-                    "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]})],
+            [
+                json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+                    "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]}),
+            ],
         );
         let seen = c.probe(
             "cat /proc/self/cgroup; cat /sys/fs/cgroup/cgroup.type; cat /sys/fs/cgroup/memory.max; \
@@ -237,8 +238,10 @@ fn exec_goes_where_a_container_that_manages_groups_has_gone() {
         c.push("/linux/namespaces", [json!({"type": "cgroup"})]);
         c.push(
             "/mounts",
-            [json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
-                    "options": ["nosuid", "noexec", "nodev", "relatime", "rw"]})],
+            [
+                json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+                    "options": ["nosuid", "noexec", "nodev", "relatime", "rw"]}),
+            ],
         );
         c.script(
             "cd /sys/fs/cgroup && mkdir own && echo 1 > own/cgroup.procs && \

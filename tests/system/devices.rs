@@ -78,7 +78,10 @@ fn rules_add_up_and_the_later_one_wins() {
         {"allow": false, "type": "c", "major": 1, "minor": 11, "access": "w"}
     ]));
     assert!(seen.contains("fuse ok / ok"), "{seen}");
-    assert!(seen.contains("kmsg ok / ") && !seen.contains("kmsg ok / ok"), "{seen}");
+    assert!(
+        seen.contains("kmsg ok / ") && !seen.contains("kmsg ok / ok"),
+        "{seen}"
+    );
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn reclaim_swaps_out_what_the_limit_lets_it() {
         // It ends with EAGAIN when it finds less than that.
         let _ = fs::write(group(c).join("memory.reclaim"), "8M");
         let swapped = swapped(c);
-        assert!(swapped >= MIB && swapped <= 4 * MIB, "{swapped}");
+        assert!((MIB..=4 * MIB).contains(&swapped), "{swapped}");
     });
 }
 

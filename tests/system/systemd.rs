@@ -193,7 +193,10 @@ fn limits_survive_a_reload_of_systemd() {
         assert_eq!(outcome.code, 0, "{outcome}");
         note_scope(c, &scope);
         assert_eq!(scope.file("memory.max"), "50331648");
-        let seen = c.exec("", "(: < /dev/null) && echo null; (: < /dev/fuse) 2>/dev/null; true");
+        let seen = c.exec(
+            "",
+            "(: < /dev/null) && echo null; (: < /dev/fuse) 2>/dev/null; true",
+        );
         assert_eq!(seen, "null\n");
     });
 }
@@ -213,7 +216,10 @@ fn pause_resume_and_exec() {
         c.ok("--systemd-cgroup resume ID");
         assert_eq!(frozen, 1);
         let seen = c.exec("", "grep ^0:: /proc/self/cgroup");
-        assert!(seen.contains("<SCOPE>") || seen.contains(&scope.unit) || seen == "0::/\n", "{seen}");
+        assert!(
+            seen.contains("<SCOPE>") || seen.contains(&scope.unit) || seen == "0::/\n",
+            "{seen}"
+        );
         let text = c.call("ps --format json ID").stdout;
         assert!(text.starts_with('['), "{text}");
     });
