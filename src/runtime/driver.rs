@@ -126,7 +126,7 @@ impl Driver {
     /// # Errors
     /// `Limit` or `Systemd`.
     pub(super) fn apply(&self, cgroup: &Cgroup, id: &str, limits: &LinuxResources) -> Result<()> {
-        self.tell_systemd(id, limits)?;
+        self.tell_systemd(cgroup, id, limits)?;
         cgroup.apply(limits).map_err(RuntimeError::Limit)
     }
 
@@ -135,17 +135,18 @@ impl Driver {
     /// # Errors
     /// `Kernel` or `Systemd`.
     pub(super) fn update(&self, cgroup: &Cgroup, id: &str, limits: &LinuxResources) -> Result<()> {
-        self.tell_systemd(id, limits)?;
+        self.tell_systemd(cgroup, id, limits)?;
         cgroup.update(limits).map_err(RuntimeError::Kernel)
     }
 
     /// systemd must know the limits too, or it undoes them at its next reload.
-    fn tell_systemd(&self, id: &str, limits: &LinuxResources) -> Result<()> {
+    fn tell_systemd(&self, cgroup: &Cgroup, id: &str, limits: &LinuxResources) -> Result<()> {
         let Self::Systemd(unit) = self else {
             return Ok(());
         };
+        let limits = for_systemd(limits, cgroup.quota(), cgroup.memory_limit());
         let options = ControllerOpt {
-            resources: limits,
+            resources: &limits,
             freezer_state: None,
             oom_score_adj: None,
             disable_oom_killer: false,
@@ -180,6 +181,38 @@ impl Driver {
 
 pub(super) fn ignore_gone(err: KernelError) -> std::result::Result<(), KernelError> {
     if err.is_gone() { Ok(()) } else { Err(err) }
+}
+
+/// The limits in a form that libcgroups 0.7 passes on to systemd rightly.
+///
+/// It sends cpusets in a type that systemd refuses; the files alone hold them, and systemd leaves those be
+/// in a delegated scope. What is absent beside a CPU or swap limit it takes for unlimited or for an error,
+/// so that is filled in with what holds now.
+fn for_systemd(
+    limits: &LinuxResources,
+    quota: Option<(i64, u64)>,
+    memory_limit: Option<i64>,
+) -> LinuxResources {
+    let mut limits = limits.clone();
+    if let Some(mut cpu) = limits.cpu().clone() {
+        cpu.set_cpus(None).set_mems(None);
+        if let Some((now, period)) = quota {
+            if cpu.quota().is_none() {
+                cpu.set_quota(Some(now));
+            }
+            if cpu.period().is_none() {
+                cpu.set_period(Some(period));
+            }
+        }
+        limits.set_cpu(Some(cpu));
+    }
+    if let Some(mut memory) = *limits.memory() {
+        if memory.limit().is_none() && memory.swap().is_some() {
+            memory.set_limit(memory_limit);
+        }
+        limits.set_memory(Some(memory));
+    }
+    limits
 }
 
 fn systemd(err: &dyn std::error::Error) -> RuntimeError {
@@ -244,6 +277,24 @@ mod tests {
             Path::new("/system.slice/docker-x.scope")
         );
         assert_eq!(scope_path("-.slice::x"), Path::new("/x.scope"));
+    }
+
+    #[test]
+    fn systemd_is_told_what_holds_beside_a_change() {
+        let limits = |json: serde_json::Value| -> LinuxResources {
+            serde_json::from_value(json).expect("resources")
+        };
+        let change = limits(serde_json::json!({
+            "cpu": {"shares": 256, "cpus": "0", "mems": "0"}, "memory": {"swap": 200}
+        }));
+        let told = for_systemd(&change, Some((20_000, 50_000)), Some(100));
+        let wanted = limits(serde_json::json!({
+            "cpu": {"shares": 256, "quota": 20_000, "period": 50_000},
+            "memory": {"limit": 100, "swap": 200}
+        }));
+        assert_eq!(told, wanted);
+        let change = limits(serde_json::json!({"pids": {"limit": 3}}));
+        assert_eq!(for_systemd(&change, Some((-1, 100_000)), Some(-1)), change);
     }
 
     #[test]
