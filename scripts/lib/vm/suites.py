@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shlex
 import subprocess
 import time
@@ -126,6 +127,18 @@ def executables(names):
     return found
 
 
+def engines_of(groups):
+    """The engines that the chosen tests run; all of them if the choice does not tell."""
+    found = set()
+    for group in (group for group in groups if group.binary == "engines"):
+        words = " ".join(group.filters)
+        named = {name for name in ENGINES if re.sub("[-.]", "_", name) in words}
+        found |= named or set(ENGINES)
+    if "docker-28" in found:
+        found.add("containerd-2.1")
+    return sorted(found)
+
+
 def script_of(groups, programs):
     """Runs the groups one after the other, all of them, and ends with the closing line of each."""
     lines = [
@@ -137,7 +150,7 @@ def script_of(groups, programs):
     # Copies, for the reason of the command's.
     for binary in sorted({group.binary for group in groups}):
         lines.append(f"cp {shlex.quote(programs[binary])} /var/lib/tests/{binary}")
-    engines = sorted({name for group in groups for name in ENGINES if group.binary == "engines"})
+    engines = engines_of(groups)
     if engines:
         lines.append("export ELASTIC_MEM_ENGINES=/var/lib/engines; mkdir -p $ELASTIC_MEM_ENGINES")
     lines += [f"cp -a target/engines/{name} $ELASTIC_MEM_ENGINES/ || exit 125" for name in engines]
