@@ -18,6 +18,7 @@ use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
 pub use hierarchy::{Hierarchies, Version};
+pub use resources::weight_of_shares;
 pub use stats::{BlkioEntry, Counter, FlatKeyed, Pressure, PressureLine, Stats};
 
 use super::{KernelError, Result, read_text, write_text};
@@ -207,6 +208,12 @@ impl Cgroup {
             "max" => Some(-1),
             bytes => bytes.parse().ok(),
         }
+    }
+
+    /// Processors and memory nodes that are set, each empty for none, as cgroup v2 has them now.
+    pub fn cpuset(&self) -> Option<(String, String)> {
+        let read = |file| self.read_v2("cpuset", file);
+        Some((read("cpuset.cpus")?, read("cpuset.mems")?))
     }
 
     fn read_v2(&self, controller: &str, file: &str) -> Option<String> {
