@@ -108,6 +108,12 @@ class SuitesTest(unittest.TestCase):
         self.assertEqual(groups[0], suites.Group("integration", ("limits::", "pause::")))
         self.assertEqual(groups[1], suites.Group("system"))
 
+    def test_the_guest_gets_the_engines_of_its_tests(self):
+        self.assertEqual(suites.engines_of([suites.containerd("1_7", ("hello",))]), ["containerd-1.7"])
+        self.assertEqual(suites.engines_of([suites.DOCKER]), ["containerd-2.1", "docker-28"])
+        self.assertEqual(suites.engines_of([suites.Group("engines", ("hello",))]), sorted(suites.ENGINES))
+        self.assertEqual(suites.engines_of([suites.NODES]), [])
+
     def test_every_kind_of_guest_is_in_a_suite_once(self):
         for name, stops in suites.SUITES.items():
             kinds = [stop.options for stop in stops]

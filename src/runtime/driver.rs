@@ -10,7 +10,7 @@ use oci_spec::runtime::LinuxResources;
 
 use super::error::{Result, RuntimeError};
 use crate::kernel::KernelError;
-use crate::kernel::cgroup::{Cgroup, Hierarchies, Version};
+use crate::kernel::cgroup::{Cgroup, Hierarchies, Version, weight_of_shares};
 use crate::kernel::process;
 
 /// How long systemd may take to move a process into a new scope.
@@ -126,7 +126,7 @@ impl Driver {
     /// # Errors
     /// `Limit` or `Systemd`.
     pub(super) fn apply(&self, cgroup: &Cgroup, id: &str, limits: &LinuxResources) -> Result<()> {
-        self.tell_systemd(id, limits)?;
+        self.tell_systemd(cgroup, id, limits)?;
         cgroup.apply(limits).map_err(RuntimeError::Limit)
     }
 
@@ -135,17 +135,24 @@ impl Driver {
     /// # Errors
     /// `Kernel` or `Systemd`.
     pub(super) fn update(&self, cgroup: &Cgroup, id: &str, limits: &LinuxResources) -> Result<()> {
-        self.tell_systemd(id, limits)?;
-        cgroup.update(limits).map_err(RuntimeError::Kernel)
+        let cpuset = cgroup.cpuset();
+        self.tell_systemd(cgroup, id, limits)?;
+        match self {
+            Self::FileSystem => cgroup.update(limits),
+            // systemd does not know the cpuset, see `for_systemd`, and empties it when it sets the rest.
+            Self::Systemd(_) => cgroup.update(&with_cpuset(limits, cpuset)),
+        }
+        .map_err(RuntimeError::Kernel)
     }
 
     /// systemd must know the limits too, or it undoes them at its next reload.
-    fn tell_systemd(&self, id: &str, limits: &LinuxResources) -> Result<()> {
+    fn tell_systemd(&self, cgroup: &Cgroup, id: &str, limits: &LinuxResources) -> Result<()> {
         let Self::Systemd(unit) = self else {
             return Ok(());
         };
+        let limits = for_systemd(limits, cgroup.quota(), cgroup.memory_limit());
         let options = ControllerOpt {
-            resources: limits,
+            resources: &limits,
             freezer_state: None,
             oom_score_adj: None,
             disable_oom_killer: false,
@@ -180,6 +187,99 @@ impl Driver {
 
 pub(super) fn ignore_gone(err: KernelError) -> std::result::Result<(), KernelError> {
     if err.is_gone() { Ok(()) } else { Err(err) }
+}
+
+/// The limits in a form that libcgroups 0.7 passes on to systemd rightly.
+///
+/// It sends cpusets in a type that systemd refuses; the files alone hold them. It makes other weights of CPU
+/// shares than runc 1.1 and we do, and takes weights for shares. What is absent beside a CPU or swap limit it takes for unlimited or for an error,
+/// so that is filled in with what holds now.
+fn for_systemd(
+    limits: &LinuxResources,
+    quota: Option<(i64, u64)>,
+    memory_limit: Option<i64>,
+) -> LinuxResources {
+    let mut limits = limits.clone();
+    if let Some(mut cpu) = limits.cpu().clone() {
+        cpu.set_cpus(None).set_mems(None);
+        if let Some(shares) = cpu.shares().filter(|shares| *shares != 0) {
+            cpu.set_shares(Some(shares_for_weight(weight_of_shares(shares))));
+        }
+        if let Some((now, period)) = quota {
+            if cpu.quota().is_none() {
+                cpu.set_quota(Some(now));
+            }
+            if cpu.period().is_none() {
+                cpu.set_period(Some(period));
+            }
+        }
+        limits.set_cpu(Some(cpu));
+    }
+    if let Some(mut unified) = limits.unified().clone() {
+        if let Some(weight) = unified.get_mut("cpu.weight") {
+            if let Ok(number) = weight.parse() {
+                *weight = shares_for_weight(number).to_string();
+            }
+        }
+        limits.set_unified(Some(unified));
+    }
+    if let Some(mut memory) = *limits.memory() {
+        if memory.limit().is_none() && memory.swap().is_some() {
+            memory.set_limit(memory_limit);
+        }
+        limits.set_memory(Some(memory));
+    }
+    limits
+}
+
+/// The limits with a cpuset that they do not change.
+fn with_cpuset(limits: &LinuxResources, cpuset: Option<(String, String)>) -> LinuxResources {
+    let mut limits = limits.clone();
+    if let Some((cpus, mems)) = cpuset {
+        let mut cpu = limits.cpu().clone().unwrap_or_default();
+        if cpu.cpus().is_none() && !cpus.is_empty() {
+            cpu.set_cpus(Some(cpus));
+        }
+        if cpu.mems().is_none() && !mems.is_empty() {
+            cpu.set_mems(Some(mems));
+        }
+        limits.set_cpu(Some(cpu));
+    }
+    limits
+}
+
+/// The least CPU shares of which libcgroups makes a weight. It has each weight from 1 to 10,000.
+fn shares_for_weight(weight: u64) -> u64 {
+    let (mut low, mut high) = (2, 262_144);
+    while low < high {
+        let middle = u64::midpoint(low, high);
+        if weight_of_libcgroups(middle) < weight {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    low
+}
+
+/// `convert_shares_to_cgroup2` of libcgroups 0.7, which is private there.
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the formula of another, for numbers up to 262,144"
+)]
+fn weight_of_libcgroups(shares: u64) -> u64 {
+    match shares {
+        0..=2 => 1,
+        262_144.. => 10_000,
+        _ => {
+            let log = (shares as f64).log2();
+            10_f64
+                .powf((log * log + 125.0 * log) / 612.0 - 7.0 / 34.0)
+                .ceil() as u64
+        }
+    }
 }
 
 fn systemd(err: &dyn std::error::Error) -> RuntimeError {
@@ -244,6 +344,48 @@ mod tests {
             Path::new("/system.slice/docker-x.scope")
         );
         assert_eq!(scope_path("-.slice::x"), Path::new("/x.scope"));
+    }
+
+    #[test]
+    fn systemd_is_told_what_holds_beside_a_change() {
+        let limits = |json: serde_json::Value| -> LinuxResources {
+            serde_json::from_value(json).expect("resources")
+        };
+        let change = limits(serde_json::json!({
+            "cpu": {"shares": 256, "cpus": "0", "mems": "0"}, "memory": {"swap": 200}
+        }));
+        let told = for_systemd(&change, Some((20_000, 50_000)), Some(100));
+        let wanted = limits(serde_json::json!({
+            "cpu": {"shares": shares_for_weight(10), "quota": 20_000, "period": 50_000},
+            "memory": {"limit": 100, "swap": 200}
+        }));
+        assert_eq!(told, wanted);
+        let change = limits(serde_json::json!({"pids": {"limit": 3}}));
+        assert_eq!(for_systemd(&change, Some((-1, 100_000)), Some(-1)), change);
+    }
+
+    #[test]
+    fn every_weight_comes_of_some_shares() {
+        for weight in 1..=10_000 {
+            let made = weight_of_libcgroups(shares_for_weight(weight));
+            assert_eq!(made, weight, "of {}", shares_for_weight(weight));
+        }
+        assert_eq!(weight_of_libcgroups(1024), 100);
+    }
+
+    #[test]
+    fn a_cpuset_that_is_not_changed_stays() {
+        let kept = Some(("0-1".to_owned(), String::new()));
+        let limits = with_cpuset(&LinuxResources::default(), kept.clone());
+        let cpu = limits.cpu().clone().expect("cpu");
+        assert_eq!(
+            (cpu.cpus().as_deref(), cpu.mems().as_deref()),
+            (Some("0-1"), None)
+        );
+        let change: LinuxResources =
+            serde_json::from_value(serde_json::json!({"cpu": {"cpus": "1"}})).expect("resources");
+        let cpu = with_cpuset(&change, kept).cpu().clone().expect("cpu");
+        assert_eq!(cpu.cpus().as_deref(), Some("1"));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
 pub use hierarchy::{Hierarchies, Version};
+pub use resources::weight_of_shares;
 pub use stats::{BlkioEntry, Counter, FlatKeyed, Pressure, PressureLine, Stats};
 
 use super::{KernelError, Result, read_text, write_text};
@@ -196,6 +197,31 @@ impl Cgroup {
         self.processes().is_ok_and(|pids| pids.is_empty())
     }
 
+    /// CPU quota, -1 for none, and period in microseconds, as cgroup v2 has them now.
+    pub fn quota(&self) -> Option<(i64, u64)> {
+        parse_quota(&self.read_v2("cpu", "cpu.max")?)
+    }
+
+    /// The memory limit, -1 for none, as cgroup v2 has it now.
+    pub fn memory_limit(&self) -> Option<i64> {
+        match self.read_v2("memory", "memory.max")?.as_str() {
+            "max" => Some(-1),
+            bytes => bytes.parse().ok(),
+        }
+    }
+
+    /// Processors and memory nodes that are set, each empty for none, as cgroup v2 has them now.
+    pub fn cpuset(&self) -> Option<(String, String)> {
+        let read = |file| self.read_v2("cpuset", file);
+        Some((read("cpuset.cpus")?, read("cpuset.mems")?))
+    }
+
+    fn read_v2(&self, controller: &str, file: &str) -> Option<String> {
+        let dir = self.controller(controller)?;
+        let text = (self.version == Version::V2).then(|| read_text(&dir.join(file)))?;
+        text.ok()
+    }
+
     /// Whether the processes are frozen.
     pub fn is_frozen(&self) -> bool {
         let Some(dir) = self.controller("freezer") else {
@@ -333,6 +359,16 @@ fn clean(path: &Path) -> PathBuf {
     out
 }
 
+/// Takes `cpu.max` apart: a quota or `max`, and the period.
+fn parse_quota(text: &str) -> Option<(i64, u64)> {
+    let (quota, period) = text.split_once(' ')?;
+    let quota = match quota {
+        "max" => -1,
+        number => number.parse().ok()?,
+    };
+    Some((quota, period.trim().parse().ok()?))
+}
+
 fn collect_processes(dir: &Path, pids: &mut Vec<i32>) -> Result<()> {
     let file = dir.join("cgroup.procs");
     let text = match read_text(&file) {
@@ -456,6 +492,14 @@ fn enable_controllers(parent: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_quota_is_a_number_or_none() {
+        assert_eq!(parse_quota("20000 100000"), Some((20_000, 100_000)));
+        assert_eq!(parse_quota("max 50000\n"), Some((-1, 50_000)));
+        assert_eq!(parse_quota("20000"), None);
+        assert_eq!(parse_quota("many 1"), None);
+    }
 
     #[test]
     fn a_path_cannot_climb_above_the_root_of_its_hierarchy() {

@@ -309,7 +309,7 @@ fn cpu_v2(cpu: &LinuxCpu, out: &mut Vec<Write>) {
 }
 
 /// CPU shares 2..=262144 to weights 1..=10000, as every OCI runtime converts them.
-fn weight_of_shares(shares: u64) -> u64 {
+pub fn weight_of_shares(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 
