@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use rust_decimal::Decimal;
 
+use super::CostError;
 use super::money::{percent, plus};
 use super::tariff::{CpuAmount, CpuPrice, MemoryBilling, Tariff};
-use super::CostError;
 use crate::model::{Bytes, MemoryTime};
 
 /// What a function did: every run of the month is like this one.
@@ -149,7 +149,10 @@ impl fmt::Display for Reason {
         match self.memory {
             MemoryReason::Asked(size) => write!(f, "{size} as asked for")?,
             MemoryReason::SizeAboveAsked { asked, size } => {
-                write!(f, "{size} is the smallest size that holds the {asked} asked for")?;
+                write!(
+                    f,
+                    "{size} is the smallest size that holds the {asked} asked for"
+                )?;
             }
             MemoryReason::SizeAbovePeak { peak, size } => {
                 write!(f, "{size} is the smallest size that holds {peak}")?;
@@ -272,9 +275,7 @@ impl<'a> Frame<'a> {
 
     /// USD for the memory over time of one run.
     pub(super) fn load(&self, area: MemoryTime) -> Result<Decimal, CostError> {
-        let month = area
-            .checked_mul(self.requests)
-            .ok_or(CostError::TooLarge)?;
+        let month = area.checked_mul(self.requests).ok_or(CostError::TooLarge)?;
         self.tariff.load_cost(month, self.size, self.free)
     }
 
@@ -346,8 +347,7 @@ fn cpu(
         CpuAmount::PerSize(list) => list.get(place).copied().unwrap_or_default(),
         CpuAmount::Fixed(amount) => usage.cpus.unwrap_or(*amount),
     };
-    let cost =
-        |amount, time| tariff.cpu_cost(price, amount, time, usage.requests, usage.free);
+    let cost = |amount, time| tariff.cpu_cost(price, amount, time, usage.requests, usage.free);
     if !price.by_use {
         let exact = cost(amount, usage.duration)?;
         let billed = if billed_time == usage.duration {

@@ -102,8 +102,7 @@ impl Provider {
             what: &'static str,
             missing: &impl Fn(&'static str, Option<Month>) -> CatalogError,
         ) -> Result<&'a Entry<T>, CatalogError> {
-            at(entries, date)
-                .ok_or_else(|| missing(what, entries.first().map(|entry| entry.from)))
+            at(entries, date).ok_or_else(|| missing(what, entries.first().map(|entry| entry.from)))
         }
         let memory = pick(&self.memory, date, "memory", &missing)?;
         let time = pick(&self.time, date, "time", &missing)?;
@@ -174,7 +173,10 @@ impl Catalog {
             known.id != id && names.into_iter().any(|name| known.is_called(name))
         });
         if let Some(taken) = taken {
-            return Err(wrong("id", format!("a name of {id} is taken by {}", taken.id)));
+            return Err(wrong(
+                "id",
+                format!("a name of {id} is taken by {}", taken.id),
+            ));
         }
         match self.providers.iter_mut().find(|known| known.id == id) {
             Some(known) => known.merge(newer),
@@ -188,7 +190,8 @@ impl Catalog {
                     if is_empty {
                         return Err(wrong(
                             table,
-                            "is missing; a new provider needs memory, time, load and request".to_owned(),
+                            "is missing; a new provider needs memory, time, load and request"
+                                .to_owned(),
                         ));
                     }
                 }
@@ -198,9 +201,8 @@ impl Catalog {
         // Values of different months have to fit each other in every month.
         let provider = self.find(&id)?;
         for date in provider.months() {
-            match provider.tariff(date) {
-                Err(CatalogError::Invalid { key, reason, .. }) => return Err(wrong(&key, reason)),
-                Ok(_) | Err(_) => {}
+            if let Err(CatalogError::Invalid { key, reason, .. }) = provider.tariff(date) {
+                return Err(wrong(&key, reason));
             }
         }
         Ok(())

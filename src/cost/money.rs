@@ -44,7 +44,11 @@ pub fn amount(text: &str) -> Result<Decimal, String> {
 pub fn rounded(number: Decimal, digits: u32) -> String {
     let shown = number.round_dp_with_strategy(digits, RoundingStrategy::MidpointAwayFromZero);
     // No minus before zero.
-    let shown = if shown.is_zero() { Decimal::ZERO } else { shown };
+    let shown = if shown.is_zero() {
+        Decimal::ZERO
+    } else {
+        shown
+    };
     format!("{shown:.*}", usize::try_from(digits).unwrap_or(0))
 }
 
@@ -84,8 +88,11 @@ impl Currency {
     /// # Errors
     /// A sentence that says what would be right.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let wrong =
-            || format!("invalid rate {text:?}: want a currency and what one dollar is in it, such as EUR=0.92");
+        let wrong = || {
+            format!(
+                "invalid rate {text:?}: want a currency and what one dollar is in it, such as EUR=0.92"
+            )
+        };
         let (code, rate) = text.split_once('=').ok_or_else(wrong)?;
         let rate = amount(rate).map_err(|_| wrong())?;
         let is_code = code.len() == 3 && code.bytes().all(|b| b.is_ascii_uppercase());
@@ -130,7 +137,9 @@ mod tests {
     #[test]
     fn a_rate_names_its_currency() {
         assert_eq!(Currency::parse("EUR=0.92").unwrap().code, "EUR");
-        for bad in ["EUR", "EUR=0", "EUR=-1", "eur=1", "EURO=1", "=1", "USD=2", "EUR=NaN"] {
+        for bad in [
+            "EUR", "EUR=0", "EUR=-1", "eur=1", "EURO=1", "=1", "USD=2", "EUR=NaN",
+        ] {
             assert!(Currency::parse(bad).is_err(), "{bad:?}");
         }
     }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use rust_decimal::Decimal;
 
+use super::CostError;
 use super::bill::{Bill, Frame, Usage, bill};
 use super::money::percent;
 use super::tariff::{MemoryBilling, Tariff};
-use super::CostError;
 use crate::model::trace::{Sample, Step, Trace};
 use crate::model::{Bytes, MemoryLimit, MemoryTime};
 
@@ -241,14 +241,15 @@ mod tests {
     #[test]
     fn the_hull_is_the_largest_value_of_each_bin() {
         let bin = Duration::from_millis(20);
-        let steps = [step(0, 5, 10), step(5, 12, 30), step(12, 65, 20), step(65, 70, 5)];
+        let steps = [
+            step(0, 5, 10),
+            step(5, 12, 30),
+            step(12, 65, 20),
+            step(65, 70, 5),
+        ];
         assert_eq!(
             hull(&steps, bin),
-            [
-                step(0, 20, 30),
-                step(20, 60, 20),
-                step(60, 70, 20),
-            ]
+            [step(0, 20, 30), step(20, 60, 20), step(60, 70, 20),]
         );
     }
 

@@ -332,17 +332,19 @@ pub(super) fn parse(text: &str, origin: &str) -> Result<Provider, CatalogError> 
         key,
         reason,
     };
-    let deserializer =
-        toml::Deserializer::parse(text).map_err(|source| CatalogError::Syntax {
-            origin: origin.to_owned(),
-            source: Box::new(source),
-        })?;
+    let deserializer = toml::Deserializer::parse(text).map_err(|source| CatalogError::Syntax {
+        origin: origin.to_owned(),
+        source: Box::new(source),
+    })?;
     let file: File = serde_path_to_error::deserialize(deserializer)
         .map_err(|err| wrong(err.path().to_string(), err.inner().message().to_owned()))?;
     if file.schema != SCHEMA {
         return Err(wrong(
             "schema".to_owned(),
-            format!("{} is not {SCHEMA}, the layout this program reads", file.schema),
+            format!(
+                "{} is not {SCHEMA}, the layout this program reads",
+                file.schema
+            ),
         ));
     }
     for name in std::iter::once(&file.id).chain(&file.aliases) {
@@ -381,7 +383,10 @@ fn entries<T: Dated>(
         let key = |name: &str| format!("{table}[{index}].{name}");
         let (from, source, note, unconfirmed) = item.dated();
         let source = file.sources.get(source).ok_or_else(|| {
-            wrong(key("source"), format!("{source:?} is not in the table sources"))
+            wrong(
+                key("source"),
+                format!("{source:?} is not in the table sources"),
+            )
         })?;
         if entries.last().is_some_and(|last| last.from >= from) {
             return Err(wrong(
@@ -389,7 +394,9 @@ fn entries<T: Dated>(
                 format!("{from} is not later than the month of the table before"),
             ));
         }
-        let value = item.value().map_err(|(name, reason)| wrong(key(name), reason))?;
+        let value = item
+            .value()
+            .map_err(|(name, reason)| wrong(key(name), reason))?;
         entries.push(Entry {
             from,
             source: source.clone(),

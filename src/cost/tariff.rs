@@ -327,7 +327,10 @@ impl<'a> Tariff<'a> {
 
     /// USD for the requests of a month.
     pub(super) fn request_cost(&self, requests: u64, free: bool) -> Result<Decimal, CostError> {
-        let included = self.free.filter(|_| free).map_or(0, |tier| tier.value.requests);
+        let included = self
+            .free
+            .filter(|_| free)
+            .map_or(0, |tier| tier.value.requests);
         let billed = requests.saturating_sub(included);
         times(Decimal::from(billed), self.request.value)
     }

@@ -136,7 +136,7 @@ impl Trace {
     pub fn cpu_time(&self) -> Option<Duration> {
         let mut read = self.samples.iter().filter_map(|sample| sample.cpu);
         let first = read.next()?;
-        read.last()?.checked_sub(first)
+        read.next_back()?.checked_sub(first)
     }
 
     /// The largest value of a column.
@@ -252,11 +252,17 @@ impl FromStr for Trace {
     type Err = TraceError;
 
     fn from_str(text: &str) -> Result<Self, TraceError> {
-        let mut lines = text.lines().zip(1..).map(|(text, line)| (line, text.trim_end()));
+        let mut lines = text
+            .lines()
+            .zip(1..)
+            .map(|(text, line)| (line, text.trim_end()));
         let wrong = |line, reason: String| TraceError { line, reason };
         let first = lines.next().map_or("", |(_, text)| text);
         if first != VERSION_LINE {
-            return Err(wrong(1, format!("{} is not {VERSION_LINE:?}", quoted(first))));
+            return Err(wrong(
+                1,
+                format!("{} is not {VERSION_LINE:?}", quoted(first)),
+            ));
         }
         let mut lines = lines.filter(|(_, text)| !text.is_empty() && !text.starts_with('#'));
         let (line, header) = lines
@@ -300,7 +306,9 @@ fn nodes(header: &str) -> Result<Vec<u32>, String> {
             let node = name
                 .strip_prefix('n')
                 .and_then(|digits| digits.parse::<u32>().ok())
-                .ok_or_else(|| format!("{} is no column of a memory node, such as n0", quoted(name)))?;
+                .ok_or_else(|| {
+                    format!("{} is no column of a memory node, such as n0", quoted(name))
+                })?;
             if seen.insert(node) {
                 Ok(node)
             } else {
@@ -394,7 +402,9 @@ fn sample(line: &str, nodes: usize) -> Result<Sample, String> {
         psi_some: cells.micros()?,
         ev_high: cells.count()?,
         ev_oom: cells.count()?,
-        phase: cells.next("init, execution, keep-alive or exit", |cell| cell.parse().ok())?,
+        phase: cells.next("init, execution, keep-alive or exit", |cell| {
+            cell.parse().ok()
+        })?,
         nodes: Vec::with_capacity(nodes),
     };
     for _ in 0..nodes {
