@@ -12,6 +12,8 @@ mod month;
 mod policy;
 mod schema;
 mod tariff;
+#[cfg(test)]
+mod tests;
 
 pub use bill::{Bill, CpuReason, MemoryReason, Parts, Reason, TimeReason, Usage, bill};
 pub use catalog::{Catalog, Entry, Provider};

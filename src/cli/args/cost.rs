@@ -19,7 +19,12 @@ pub(in crate::cli) struct Cost {
     #[arg(long, value_name = "YYYY-MM")]
     pub(in crate::cli) date: Option<Month>,
     /// Most memory that is in use, such as 772MB (1 MB is 2^20 bytes)
-    #[arg(long, value_name = "SIZE", conflicts_with = "trace")]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        conflicts_with = "trace",
+        allow_hyphen_values = true
+    )]
     pub(in crate::cli) used: Option<Bytes>,
     /// Memory that the function declares; the smallest size that holds what is used if absent
     #[arg(long, value_name = "SIZE")]
