@@ -9,12 +9,14 @@
 //! - [`config`]: the configuration files with the origin of every value.
 //! - [`kernel`]: control groups, processes, terminals; the only room with paths under `/sys` and `/proc`
 //!   and the only one with `unsafe`.
+//! - [`cost`]: what providers charge for a run; pure.
 //! - [`model`]: names and quantities.
 //!
 //! `ARCHITECTURE.md` has the rules and the reasons.
 
 pub mod cli;
 pub mod config;
+pub mod cost;
 #[allow(
     unsafe_code,
     reason = "system calls; every other room denies unsafe code"

@@ -4,6 +4,7 @@
 //! could not start the process. The last line of the log says why.
 
 mod args;
+mod cost;
 mod duration;
 mod log;
 mod output;
@@ -228,6 +229,7 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
         Verb::Checkpoint(_) => return Err(Failure::new("checkpoint is not supported")),
         Verb::Restore(_) => return Err(Failure::new("restore is not supported")),
         Verb::Config(verb) => show_config(&verb, config)?,
+        Verb::Cost(verb) => cost::run(&verb)?,
         Verb::Completions(verb) => output::completions(&mut command(program), verb.shell)?,
         Verb::Man(verb) => output::man_pages(&command(program), &verb.folder)?,
     }

@@ -73,7 +73,7 @@ pub(super) fn config_json(config: &Config) -> Value {
     Value::Object(out)
 }
 
-fn table<const N: usize>(rows: &[[String; N]], least: usize, gap: usize) -> String {
+pub(super) fn table<const N: usize>(rows: &[[String; N]], least: usize, gap: usize) -> String {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
         let widest = cells.map(|cell| cell.chars().count()).max().unwrap_or(0);

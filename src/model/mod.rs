@@ -4,6 +4,7 @@
 
 mod id;
 mod size;
+pub mod trace;
 
 pub use id::{ContainerId, InvalidContainerId};
-pub use size::{InvalidSize, MemoryLimit};
+pub use size::{Bytes, InvalidSize, MemoryLimit, MemoryTime};

@@ -1,6 +1,122 @@
 //! Quantities.
 
+use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
+
+/// A number of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Bytes(u64);
+
+/// Bytes of one MiB, which is what providers of functions call MB.
+const MIB: u64 = 1 << 20;
+
+impl Bytes {
+    /// None.
+    pub const ZERO: Self = Self(0);
+
+    /// So many bytes.
+    pub const fn new(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
+    /// So many times 2^20 bytes; `None` beyond 2^64.
+    pub fn from_mib(mib: u64) -> Option<Self> {
+        mib.checked_mul(MIB).map(Self)
+    }
+
+    /// The number.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The whole number of MiB that holds it.
+    pub const fn mib_up(self) -> u64 {
+        self.0.div_ceil(MIB)
+    }
+
+    /// The next multiple of `step`; `None` beyond 2^64 or for a step of zero.
+    pub fn round_up(self, step: Self) -> Option<Self> {
+        self.0.checked_next_multiple_of(step.0).map(Self)
+    }
+
+    /// What remains without `other`, at least zero.
+    pub fn saturating_sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+
+    /// Held for `time`; `None` beyond 2^128 byte nanoseconds.
+    pub fn held_for(self, time: Duration) -> Option<MemoryTime> {
+        u128::from(self.0)
+            .checked_mul(time.as_nanos())
+            .map(MemoryTime)
+    }
+}
+
+impl fmt::Display for Bytes {
+    /// In MB if it is a whole number of them, else in bytes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_multiple_of(MIB) {
+            write!(f, "{} MB", self.mib_up())
+        } else {
+            write!(f, "{} B", self.0)
+        }
+    }
+}
+
+impl FromStr for Bytes {
+    type Err = InvalidSize;
+
+    /// The text form of [`MemoryLimit`], without `-1`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse()? {
+            MemoryLimit::Bytes(bytes) => u64::try_from(bytes)
+                .map(Self)
+                .map_err(|_| InvalidSize(text.to_owned())),
+            MemoryLimit::None => Err(InvalidSize(text.to_owned())),
+        }
+    }
+}
+
+/// Memory held over time: the area below a curve, in byte nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct MemoryTime(u128);
+
+impl MemoryTime {
+    /// None.
+    pub const ZERO: Self = Self(0);
+
+    /// So many byte nanoseconds.
+    pub const fn from_byte_nanos(value: u128) -> Self {
+        Self(value)
+    }
+
+    /// In byte nanoseconds.
+    pub const fn byte_nanos(self) -> u128 {
+        self.0
+    }
+
+    /// The sum; `None` beyond 2^128 byte nanoseconds.
+    pub fn checked_add(self, other: Self) -> Option<Self> {
+        self.0.checked_add(other.0).map(Self)
+    }
+
+    /// So many times; `None` beyond 2^128 byte nanoseconds.
+    pub fn checked_mul(self, times: u64) -> Option<Self> {
+        self.0.checked_mul(u128::from(times)).map(Self)
+    }
+
+    /// What remains without `other`, at least zero.
+    pub fn saturating_sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+
+    /// The memory that was held on average over `time`, rounded up to bytes; `None` over no time.
+    pub fn mean_over(self, time: Duration) -> Option<Bytes> {
+        let nanos = Some(time.as_nanos()).filter(|nanos| *nanos > 0)?;
+        u64::try_from(self.0.div_ceil(nanos)).ok().map(Bytes)
+    }
+}
 
 /// A memory limit as it stands on a command line: a number of bytes, or none at all (`-1`).
 ///
@@ -77,6 +193,25 @@ mod tests {
         ] {
             assert_eq!(text.parse(), Ok(MemoryLimit::Bytes(bytes)), "{text}");
         }
+    }
+
+    #[test]
+    fn bytes_are_no_limit() {
+        assert_eq!("772MB".parse(), Ok(Bytes::new(772 << 20)));
+        assert!("-1".parse::<Bytes>().is_err());
+        assert_eq!(Bytes::new(1).mib_up(), 1);
+        assert_eq!(Bytes::new(772 << 20).to_string(), "772 MB");
+        assert_eq!(Bytes::from_mib(u64::MAX), None);
+        assert_eq!(Bytes::new(5).round_up(Bytes::ZERO), None);
+    }
+
+    #[test]
+    fn memory_over_time_is_an_area() {
+        let area = Bytes::new(10).held_for(Duration::from_nanos(3)).unwrap();
+        assert_eq!(area, MemoryTime::from_byte_nanos(30));
+        assert_eq!(area.mean_over(Duration::from_nanos(4)), Some(Bytes::new(8)));
+        assert_eq!(area.mean_over(Duration::ZERO), None);
+        assert_eq!(Bytes::new(u64::MAX).held_for(Duration::MAX), None);
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod bad_config;
 mod bad_usage;
 mod capabilities;
 mod concurrency;
+mod cost;
 mod crash;
 mod devices;
 mod engine;

@@ -1,5 +1,6 @@
 //! Options and arguments, as runc has them. Options may stand before or after the container's name.
 
+mod cost;
 mod exec;
 mod update;
 
@@ -15,6 +16,7 @@ use nix::sys::signal::Signal;
 use crate::config::LogFormat;
 use crate::model::ContainerId;
 use crate::runtime::{CreateOptions, RuntimeError};
+pub(super) use cost::Cost;
 pub(super) use exec::Exec;
 pub(super) use update::Update;
 
@@ -132,6 +134,8 @@ pub(super) enum Verb {
     Restore(Anything),
     /// Show the configuration and where each value comes from
     Config(ShowConfig),
+    /// Compute what a function costs at providers, and how much of it is wasted
+    Cost(Box<Cost>),
     /// Print a completion script for a shell
     Completions(Completions),
     /// Write man pages

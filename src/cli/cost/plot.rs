@@ -1,0 +1,172 @@
+//! Cost over memory size, one line for each provider, in the style of `docs/memory-over-time.svg`.
+
+use std::fmt::Write;
+
+use rust_decimal::Decimal;
+use rust_decimal::prelude::ToPrimitive;
+
+use crate::cli::Failure;
+use crate::cost::{Currency, Tariff, Usage, bill, rounded};
+use crate::model::Bytes;
+
+const LEFT: f64 = 70.0;
+const RIGHT: f64 = 610.0;
+const TOP: f64 = 84.0;
+const BOTTOM: f64 = 394.0;
+/// Memory sizes of the axis in MB.
+const FIRST_MB: f64 = 128.0;
+const LAST_MB: f64 = 8192.0;
+const COLOURS: [&str; 6] = [
+    "#0969da", "#bc4c00", "#1a7f37", "#8250df", "#bf3989", "#9a6700",
+];
+
+/// A provider's line: what it costs at sizes in MB.
+struct Line<'a> {
+    name: &'a str,
+    points: Vec<(u32, f64)>,
+}
+
+fn x(mb: f64) -> f64 {
+    LEFT + (RIGHT - LEFT) * (mb / FIRST_MB).log2() / (LAST_MB / FIRST_MB).log2()
+}
+
+/// 1, 2 or 5 times a power of ten, so that at most five of them reach `most`.
+fn tick(most: f64) -> f64 {
+    let power = 10_f64.powf((most / 5.0).log10().floor());
+    [1.0, 2.0, 5.0, 10.0]
+        .map(|factor| factor * power)
+        .into_iter()
+        .find(|step| step * 5.0 >= most)
+        .unwrap_or(power * 10.0)
+}
+
+/// Draws the cost of `usage` as if it used each size of the axis.
+pub(super) fn draw(
+    tariffs: &[Tariff<'_>],
+    usage: &Usage,
+    currency: &Currency,
+) -> Result<String, Failure> {
+    let mut lines = Vec::new();
+    for tariff in tariffs {
+        let mut points = Vec::new();
+        for mb in (128..=8192_u32).step_by(16) {
+            let size = Bytes::from_mib(u64::from(mb)).unwrap_or_default();
+            let usage = Usage {
+                peak: size,
+                allocated: None,
+                ..*usage
+            };
+            // Sizes beyond the provider's largest have no cost.
+            let Ok(bill) = bill(tariff, &usage) else {
+                break;
+            };
+            points.push((mb, currency.convert(bill.gross)?.to_f64().unwrap_or(0.0)));
+        }
+        lines.push(Line {
+            name: &tariff.provider.id,
+            points,
+        });
+    }
+    let last = |line: &Line<'_>| line.points.last().map_or(0.0, |point| point.1);
+    lines.sort_by(|a, b| last(b).total_cmp(&last(a)));
+    let most = lines.iter().map(last).fold(0.0, f64::max).max(1e-9);
+    let step = tick(most);
+    let top = (most / step).ceil() * step;
+    let y = |cost: f64| BOTTOM - (BOTTOM - TOP) * cost / top;
+    let code = &currency.code;
+
+    let mut out = String::from(HEAD);
+    // Writing to a string does not fail.
+    let _ = writeln!(
+        out,
+        "<text class=\"ink title\" x=\"70\" y=\"30\">Cost over memory size</text>\n\
+         <text class=\"dim\" x=\"70\" y=\"52\">{} requests a month of {:?}, in {code}; prices of {} and before</text>",
+        usage.requests,
+        usage.duration,
+        tariffs
+            .iter()
+            .map(Tariff::date)
+            .max()
+            .map_or_else(String::new, |date| date.to_string()),
+    );
+    let mut value = 0.0;
+    while value <= top * 1.001 {
+        let at = y(value);
+        let label = rounded(
+            Decimal::try_from(value).unwrap_or_default(),
+            if step < 1.0 { 2 } else { 0 },
+        );
+        let _ = writeln!(
+            out,
+            "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{RIGHT}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>\n\
+             <text class=\"dim\" x=\"62\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>",
+            at + 4.0,
+        );
+        value += step;
+    }
+    let mut mb = FIRST_MB;
+    while mb <= LAST_MB {
+        let at = x(mb);
+        let _ = writeln!(
+            out,
+            "<line class=\"axis\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"394\" y2=\"399\"/>\n\
+             <text class=\"dim\" x=\"{at:.1}\" y=\"415\" text-anchor=\"middle\">{mb} MB</text>",
+        );
+        mb *= 2.0;
+    }
+    let used = usage.peak.get().to_f64().unwrap_or(0.0) / 1_048_576.0;
+    if (FIRST_MB..=LAST_MB).contains(&used) {
+        let at = x(used);
+        let _ = writeln!(
+            out,
+            "<line class=\"axis\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"394\" stroke-dasharray=\"2 4\"/>\n\
+             <text class=\"dim\" x=\"{at:.1}\" y=\"76\" text-anchor=\"middle\">{used:.0} MB used</text>",
+        );
+    }
+    for (index, line) in lines.iter().enumerate() {
+        let colour = COLOURS.get(index % COLOURS.len()).unwrap_or(&"#59636e");
+        let dash = match index / COLOURS.len() {
+            0 => "",
+            1 => " stroke-dasharray=\"7 3\"",
+            _ => " stroke-dasharray=\"2 3\"",
+        };
+        let mut path = String::new();
+        let mut before = None;
+        for (place, (mb, cost)) in line.points.iter().enumerate() {
+            let (px, py) = (x(f64::from(*mb)), y(*cost));
+            if place == 0 {
+                let _ = write!(path, "M{px:.1},{py:.1}");
+            } else if before != Some(*cost) || place + 1 == line.points.len() {
+                // A size holds up to its own end: the line rises behind it.
+                let _ = write!(path, "H{px:.1}V{py:.1}");
+            }
+            before = Some(*cost);
+        }
+        let row = 96.0 + 25.0 * f64::from(u8::try_from(index).unwrap_or(u8::MAX));
+        let _ = writeln!(
+            out,
+            "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"{dash}/>\n\
+             <line x1=\"630\" x2=\"656\" y1=\"{row}\" y2=\"{row}\" stroke=\"{colour}\" stroke-width=\"2\"{dash}/>\n\
+             <text class=\"ink\" x=\"664\" y=\"{}\">{}</text>",
+            row + 4.0,
+            line.name,
+        );
+    }
+    out.push_str("</svg>\n");
+    Ok(out)
+}
+
+const HEAD: &str = r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 900 440" width="900" height="440" role="img" aria-label="cost over memory size">
+<style>
+  :root { color-scheme: light dark; }
+  .paper { fill: #ffffff; } .ink { fill: #1f2328; } .dim { fill: #59636e; }
+  .grid { stroke: #d1d9e0; } .axis { stroke: #59636e; }
+  @media (prefers-color-scheme: dark) {
+    .paper { fill: #0d1117; } .ink { fill: #e6edf3; } .dim { fill: #9198a1; }
+    .grid { stroke: #30363d; } .axis { stroke: #9198a1; }
+  }
+  text { font: 13px system-ui, "DejaVu Sans", Arial, sans-serif; }
+  .title { font-size: 17px; font-weight: 600; }
+</style>
+<rect class="paper" width="900" height="440" rx="8"/>
+"#;

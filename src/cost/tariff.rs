@@ -1,0 +1,379 @@
+//! The prices of one provider in one month.
+
+use std::time::Duration;
+
+use rust_decimal::{Decimal, RoundingStrategy};
+
+use super::catalog::{Entry, Provider};
+use super::money::{plus, times};
+use super::{CatalogError, CostError, Month};
+use crate::model::{Bytes, MemoryTime};
+
+/// Byte nanoseconds of 1 GB (2^30 bytes) for one second.
+const GB_SECOND: u128 = (1 << 30) * 1_000_000_000;
+
+/// The memory sizes that can be chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sizes {
+    /// From a smallest to a largest size in equal steps.
+    Range {
+        /// The smallest.
+        min: Bytes,
+        /// The largest.
+        max: Bytes,
+        /// The step.
+        step: Bytes,
+    },
+    /// These, rising.
+    List(Vec<Bytes>),
+}
+
+impl Sizes {
+    /// The smallest size that holds `wanted`, with its place in the list.
+    fn holding(&self, wanted: Bytes) -> Option<(Bytes, usize)> {
+        match self {
+            Self::Range { min, max, step } => {
+                let above = wanted.saturating_sub(*min).round_up(*step)?;
+                let size = Bytes::new(min.get().checked_add(above.get())?);
+                (size <= *max).then_some((size, 0))
+            }
+            Self::List(list) => {
+                let place = list.partition_point(|size| *size < wanted);
+                list.get(place).map(|size| (*size, place))
+            }
+        }
+    }
+
+    /// The largest size.
+    pub fn largest(&self) -> Bytes {
+        match self {
+            Self::Range { max, .. } => *max,
+            Self::List(list) => list.last().copied().unwrap_or_default(),
+        }
+    }
+
+    /// The smallest size.
+    pub fn smallest(&self) -> Bytes {
+        match self {
+            Self::Range { min, .. } => *min,
+            Self::List(list) => list.first().copied().unwrap_or_default(),
+        }
+    }
+}
+
+/// What memory is billed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryBilling {
+    /// The allocated size for the whole time.
+    Allocated,
+    /// What is in use at each moment, rounded up to a size.
+    Use,
+}
+
+/// Sizes and what of them is billed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryRule {
+    /// The sizes; for [`MemoryBilling::Use`] the steps to which use is rounded up.
+    pub sizes: Sizes,
+    /// What is billed.
+    pub billing: MemoryBilling,
+}
+
+/// How the duration is rounded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimeRule {
+    /// Rounded up to a multiple of this.
+    pub step: Duration,
+    /// At least this.
+    pub least: Duration,
+}
+
+/// A price up to an amount in a month.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tier {
+    /// GB-s of a month up to which it holds; `None`: all others.
+    pub up_to_gb_s: Option<u64>,
+    /// USD per GB-s.
+    pub usd_per_gb_s: Decimal,
+}
+
+/// A published price of each size, rounded: AWS Lambda of 2020.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PerSize {
+    /// The time to which the price belongs.
+    pub step: Duration,
+    /// USD per GB and `step`, before rounding.
+    pub usd_per_gb: Decimal,
+    /// Places to which the price of a size is rounded.
+    pub digits: u32,
+}
+
+/// The price of memory over time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadPrice {
+    /// Prices by the amount of a month.
+    pub tiers: Vec<Tier>,
+    /// If each size has a price of its own, the rule for it; it then decides, not `tiers`.
+    pub per_size: Option<PerSize>,
+}
+
+/// How much CPU is billed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CpuAmount {
+    /// By the size of memory, in the order of its list.
+    PerSize(Vec<Decimal>),
+    /// So much unless the user says otherwise.
+    Fixed(Decimal),
+}
+
+/// The price of CPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CpuPrice {
+    /// What is counted: vCPU or GHz.
+    pub unit: String,
+    /// Whether CPU time in use is billed in place of what is allocated.
+    pub by_use: bool,
+    /// How much is allocated.
+    pub amount: CpuAmount,
+    /// USD per unit and second.
+    pub usd_per_unit_s: Decimal,
+}
+
+/// How CPU goes with memory, and its price if it has one of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CpuRule {
+    /// In words.
+    pub coupling: String,
+    /// The price.
+    pub price: Option<CpuPrice>,
+}
+
+/// What a month includes, and the fee for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FreeTier {
+    /// Requests.
+    pub requests: u64,
+    /// GB-s.
+    pub gb_s: u64,
+    /// CPU in its unit times seconds.
+    pub cpu_s: u64,
+    /// USD.
+    pub usd_per_month: Decimal,
+}
+
+/// The prices of one provider in one month.
+#[derive(Debug, Clone, Copy)]
+pub struct Tariff<'a> {
+    /// The provider.
+    pub provider: &'a Provider,
+    /// Memory sizes.
+    pub memory: &'a Entry<MemoryRule>,
+    /// Rounding of time.
+    pub time: &'a Entry<TimeRule>,
+    /// Price of memory over time.
+    pub load: &'a Entry<LoadPrice>,
+    /// USD per request.
+    pub request: &'a Entry<Decimal>,
+    /// CPU.
+    pub cpu: Option<&'a Entry<CpuRule>>,
+    /// What is free.
+    pub free: Option<&'a Entry<FreeTier>>,
+}
+
+impl<'a> Tariff<'a> {
+    pub(super) fn new(
+        provider: &'a Provider,
+        memory: &'a Entry<MemoryRule>,
+        time: &'a Entry<TimeRule>,
+        load: &'a Entry<LoadPrice>,
+        request: &'a Entry<Decimal>,
+        cpu: Option<&'a Entry<CpuRule>>,
+        free: Option<&'a Entry<FreeTier>>,
+    ) -> Result<Self, CatalogError> {
+        let tariff = Self {
+            provider,
+            memory,
+            time,
+            load,
+            request,
+            cpu,
+            free,
+        };
+        if let Some(CpuAmount::PerSize(amounts)) = tariff.cpu_price().map(|price| &price.amount) {
+            let sizes = match &memory.value.sizes {
+                Sizes::List(list) => list.len(),
+                Sizes::Range { .. } => 0,
+            };
+            if amounts.len() != sizes {
+                return Err(CatalogError::Invalid {
+                    origin: provider.id.clone(),
+                    key: "cpu.per_size".to_owned(),
+                    reason: format!(
+                        "{} amounts of CPU for {sizes} sizes of memory in {}",
+                        amounts.len(),
+                        memory.from.max(cpu.map_or(memory.from, |cpu| cpu.from)),
+                    ),
+                });
+            }
+        }
+        Ok(tariff)
+    }
+
+    /// The price of CPU, if it has one of its own.
+    pub fn cpu_price(&self) -> Option<&'a CpuPrice> {
+        self.cpu.and_then(|cpu| cpu.value.price.as_ref())
+    }
+
+    /// The newest month from which one of the values holds.
+    pub fn date(&self) -> Month {
+        let mut date = self.memory.from.max(self.time.from);
+        date = date.max(self.load.from).max(self.request.from);
+        self.cpu_price()
+            .and(self.cpu)
+            .map_or(date, |cpu| date.max(cpu.from))
+    }
+
+    /// Whether a value that enters the bill is not confirmed.
+    pub fn unconfirmed(&self) -> bool {
+        let cpu = self.cpu_price().and(self.cpu);
+        self.memory.unconfirmed
+            || self.time.unconfirmed
+            || self.load.unconfirmed
+            || self.request.unconfirmed
+            || cpu.is_some_and(|cpu| cpu.unconfirmed)
+    }
+
+    /// The smallest size that holds `wanted`, with its place in the list of sizes.
+    pub(super) fn size(&self, wanted: Bytes) -> Result<(Bytes, usize), CostError> {
+        let sizes = &self.memory.value.sizes;
+        sizes.holding(wanted).ok_or(CostError::DoesNotFit {
+            wanted,
+            largest: sizes.largest(),
+        })
+    }
+
+    /// The time that is billed for a run.
+    pub fn billed_time(&self, duration: Duration) -> Result<Duration, CostError> {
+        let rule = &self.time.value;
+        let nanos = duration
+            .max(rule.least)
+            .as_nanos()
+            .checked_next_multiple_of(rule.step.as_nanos())
+            .ok_or(CostError::TooLarge)?;
+        let whole = nanos / 1_000_000_000;
+        let rest = u32::try_from(nanos % 1_000_000_000).map_err(|_| CostError::TooLarge)?;
+        let seconds = u64::try_from(whole).map_err(|_| CostError::TooLarge)?;
+        Ok(Duration::new(seconds, rest))
+    }
+
+    /// USD for the memory over time of a month, at the price of `size`.
+    pub(super) fn load_cost(
+        &self,
+        month: MemoryTime,
+        size: Bytes,
+        free: bool,
+    ) -> Result<Decimal, CostError> {
+        let mut month = month;
+        if let Some(tier) = self.free.filter(|_| free) {
+            let amount = GB_SECOND
+                .checked_mul(u128::from(tier.value.gb_s))
+                .map(MemoryTime::from_byte_nanos)
+                .ok_or(CostError::TooLarge)?;
+            month = month.saturating_sub(amount);
+        }
+        match &self.load.value.per_size {
+            Some(rule) => self.published(rule, month, size),
+            None => self.tiered(month),
+        }
+    }
+
+    fn tiered(&self, month: MemoryTime) -> Result<Decimal, CostError> {
+        let mut below = MemoryTime::ZERO;
+        let mut sum = Decimal::ZERO;
+        for tier in &self.load.value.tiers {
+            let top = match tier.up_to_gb_s {
+                None => month,
+                Some(gb_s) => GB_SECOND
+                    .checked_mul(u128::from(gb_s))
+                    .map(MemoryTime::from_byte_nanos)
+                    .ok_or(CostError::TooLarge)?
+                    .min(month),
+            };
+            let part = gb_seconds(top.saturating_sub(below))?;
+            sum = plus(sum, times(part, tier.usd_per_gb_s)?)?;
+            below = top;
+            if top == month {
+                break;
+            }
+        }
+        Ok(sum)
+    }
+
+    fn published(
+        &self,
+        rule: &PerSize,
+        month: MemoryTime,
+        size: Bytes,
+    ) -> Result<Decimal, CostError> {
+        let second = Duration::from_secs(1);
+        let gb = gb_seconds(size.held_for(second).ok_or(CostError::TooLarge)?)?;
+        let price = times(gb, rule.usd_per_gb)?
+            .round_dp_with_strategy(rule.digits, RoundingStrategy::MidpointAwayFromZero);
+        let one_step = gb_seconds(size.held_for(rule.step).ok_or(CostError::TooLarge)?)?;
+        times(gb_seconds(month)?, price)?
+            .checked_div(one_step)
+            .ok_or(CostError::TooLarge)
+    }
+
+    /// USD for the requests of a month.
+    pub(super) fn request_cost(&self, requests: u64, free: bool) -> Result<Decimal, CostError> {
+        let included = self
+            .free
+            .filter(|_| free)
+            .map_or(0, |tier| tier.value.requests);
+        let billed = requests.saturating_sub(included);
+        times(Decimal::from(billed), self.request.value)
+    }
+
+    /// USD for CPU of a month, `amount` units for `time` in each of `requests`.
+    pub(super) fn cpu_cost(
+        &self,
+        price: &CpuPrice,
+        amount: Decimal,
+        time: Duration,
+        requests: u64,
+        free: bool,
+    ) -> Result<Decimal, CostError> {
+        let nanos = time
+            .as_nanos()
+            .checked_mul(u128::from(requests))
+            .and_then(|nanos| i128::try_from(nanos).ok())
+            .and_then(|nanos| Decimal::try_from_i128_with_scale(nanos, 9).ok())
+            .ok_or(CostError::TooLarge)?;
+        let mut used = times(nanos, amount)?;
+        if let Some(tier) = self.free.filter(|_| free) {
+            used = plus(used, -Decimal::from(tier.value.cpu_s))?.max(Decimal::ZERO);
+        }
+        times(used, price.usd_per_unit_s)
+    }
+
+    /// The fee of a month.
+    pub(super) fn fee(&self, free: bool) -> Decimal {
+        let tier = self.free.filter(|_| free);
+        tier.map_or(Decimal::ZERO, |tier| tier.value.usd_per_month)
+    }
+}
+
+/// GB-s: exact for whole pages of memory, else to 18 places of a GB nanosecond.
+pub(super) fn gb_seconds(area: MemoryTime) -> Result<Decimal, CostError> {
+    const SCALE: u128 = 1_000_000_000_000_000_000;
+    let whole = i128::try_from(area.byte_nanos() >> 30).map_err(|_| CostError::TooLarge)?;
+    let rest = area.byte_nanos() & ((1 << 30) - 1);
+    let whole = Decimal::try_from_i128_with_scale(whole, 9).map_err(|_| CostError::TooLarge)?;
+    if rest == 0 {
+        return Ok(whole);
+    }
+    let rest = i128::try_from((rest * SCALE) >> 30).map_err(|_| CostError::TooLarge)?;
+    let rest = Decimal::try_from_i128_with_scale(rest, 27).map_err(|_| CostError::TooLarge)?;
+    plus(whole, rest)
+}

@@ -1,0 +1,504 @@
+//! The memory of one run over time, and the file form of it.
+//!
+//! A comment line `# elastic-mem trace 1`, a header, then one line for each sample. Columns are `t_us, usage,
+//! anon, file, shmem, kernel, limit, high, cpu_us, refault, psi_some_us, ev_high, ev_oom, phase`, then `n<NODE>`
+//! with the bytes on each memory node. A column that is empty was not read at that moment; `max` is no limit.
+//! Further lines that begin with `#` are comments and may stand anywhere below the first.
+
+use std::collections::BTreeSet;
+use std::fmt::{self, Write};
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::{Bytes, MemoryLimit, MemoryTime};
+
+/// The first line.
+pub const VERSION_LINE: &str = "# elastic-mem trace 1";
+
+/// The columns before those of the memory nodes.
+pub const COLUMNS: [&str; 14] = [
+    "t_us",
+    "usage",
+    "anon",
+    "file",
+    "shmem",
+    "kernel",
+    "limit",
+    "high",
+    "cpu_us",
+    "refault",
+    "psi_some_us",
+    "ev_high",
+    "ev_oom",
+    "phase",
+];
+
+/// A part of the life of a function instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// The environment is set up.
+    Init,
+    /// A request is served.
+    Execution,
+    /// Idle, to avoid a cold start.
+    KeepAlive,
+    /// The instance ends.
+    Exit,
+}
+
+impl Phase {
+    /// Its name in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Init => "init",
+            Self::Execution => "execution",
+            Self::KeepAlive => "keep-alive",
+            Self::Exit => "exit",
+        }
+    }
+}
+
+impl FromStr for Phase {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        [Self::Init, Self::Execution, Self::KeepAlive, Self::Exit]
+            .into_iter()
+            .find(|phase| phase.as_str() == text)
+            .ok_or(())
+    }
+}
+
+/// What was read at one moment. Counters count from the start of the control group.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Sample {
+    /// Time since the start of the trace, in whole microseconds in the file.
+    pub at: Duration,
+    /// All memory that is charged, page cache included.
+    pub usage: Option<Bytes>,
+    /// Anonymous memory.
+    pub anon: Option<Bytes>,
+    /// Page cache.
+    pub file: Option<Bytes>,
+    /// Shared memory and tmpfs.
+    pub shmem: Option<Bytes>,
+    /// Memory of the kernel; on cgroup v1 what remains of usage without rss and cache.
+    pub kernel: Option<Bytes>,
+    /// The hard limit in force (`memory.max`, on v1 `memory.limit_in_bytes`).
+    pub limit: Option<MemoryLimit>,
+    /// The throttling limit in force (`memory.high`).
+    pub high: Option<MemoryLimit>,
+    /// CPU time used.
+    pub cpu: Option<Duration>,
+    /// Pages that were read again soon after they had been dropped.
+    pub refault: Option<u64>,
+    /// Time in which some task waited for memory.
+    pub psi_some: Option<Duration>,
+    /// How often `high` was exceeded.
+    pub ev_high: Option<u64>,
+    /// How often a task was killed for want of memory.
+    pub ev_oom: Option<u64>,
+    /// The part of the instance's life.
+    pub phase: Option<Phase>,
+    /// Memory on each node, in the order of [`Trace::nodes`].
+    pub nodes: Vec<Option<Bytes>>,
+}
+
+/// One run.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Trace {
+    /// The numbers of the memory nodes that have a column.
+    pub nodes: Vec<u32>,
+    /// Samples in the order of time.
+    pub samples: Vec<Sample>,
+}
+
+/// The text is no trace.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {reason}")]
+pub struct TraceError {
+    /// The line, from 1.
+    pub line: usize,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl Trace {
+    /// Time from the first to the last sample.
+    pub fn duration(&self) -> Duration {
+        match (self.samples.first(), self.samples.last()) {
+            (Some(first), Some(last)) => last.at.saturating_sub(first.at),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// CPU time between the first and the last moment at which it was read.
+    pub fn cpu_time(&self) -> Option<Duration> {
+        let mut read = self.samples.iter().filter_map(|sample| sample.cpu);
+        let first = read.next()?;
+        read.next_back()?.checked_sub(first)
+    }
+
+    /// The largest value of a column.
+    pub fn peak(&self, column: impl Fn(&Sample) -> Option<Bytes>) -> Option<Bytes> {
+        self.samples.iter().filter_map(column).max()
+    }
+
+    /// A column as steps: each value holds until the next one is read. Before the first value that is read the
+    /// column has that value. None if it was never read.
+    pub fn steps(&self, column: impl Fn(&Sample) -> Option<Bytes>) -> Option<Vec<Step>> {
+        let first_value = self.samples.iter().find_map(&column)?;
+        let start = self.samples.first()?.at;
+        let mut value = first_value;
+        let mut steps: Vec<Step> = Vec::with_capacity(self.samples.len());
+        for pair in self.samples.windows(2) {
+            let [sample, next] = pair else { continue };
+            value = column(sample).unwrap_or(value);
+            steps.push(Step {
+                from: sample.at.saturating_sub(start),
+                to: next.at.saturating_sub(start),
+                value,
+            });
+        }
+        Some(steps)
+    }
+
+    /// The header of a file with these memory nodes: version and names of the columns, two lines.
+    pub fn header(nodes: &[u32]) -> String {
+        let mut out = format!("{VERSION_LINE}\n{}", COLUMNS.join(","));
+        for node in nodes {
+            // Writing to a string does not fail.
+            let _ = write!(out, ",n{node}");
+        }
+        out.push('\n');
+        out
+    }
+}
+
+/// A value that holds for a time, counted from the start of the trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// Its begin.
+    pub from: Duration,
+    /// Its end.
+    pub to: Duration,
+    /// The value.
+    pub value: Bytes,
+}
+
+impl Step {
+    /// The memory over its time; `None` beyond 2^128 byte nanoseconds.
+    pub fn area(&self) -> Option<MemoryTime> {
+        self.value.held_for(self.to.saturating_sub(self.from))
+    }
+}
+
+impl fmt::Display for Trace {
+    /// The file.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&Self::header(&self.nodes))?;
+        for sample in &self.samples {
+            writeln!(f, "{sample}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Sample {
+    /// One line of the file, without its end.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fn bytes(value: Option<Bytes>) -> String {
+            value.map_or_else(String::new, |bytes| bytes.get().to_string())
+        }
+        fn limit(value: Option<MemoryLimit>) -> String {
+            match value {
+                None => String::new(),
+                Some(MemoryLimit::None) => "max".to_owned(),
+                Some(MemoryLimit::Bytes(bytes)) => bytes.to_string(),
+            }
+        }
+        fn micros(value: Option<Duration>) -> String {
+            value.map_or_else(String::new, |time| time.as_micros().to_string())
+        }
+        fn count(value: Option<u64>) -> String {
+            value.map_or_else(String::new, |count| count.to_string())
+        }
+        write!(f, "{}", self.at.as_micros())?;
+        for cell in [
+            bytes(self.usage),
+            bytes(self.anon),
+            bytes(self.file),
+            bytes(self.shmem),
+            bytes(self.kernel),
+            limit(self.limit),
+            limit(self.high),
+            micros(self.cpu),
+            count(self.refault),
+            micros(self.psi_some),
+            count(self.ev_high),
+            count(self.ev_oom),
+            self.phase.map_or("", Phase::as_str).to_owned(),
+        ] {
+            write!(f, ",{cell}")?;
+        }
+        for node in &self.nodes {
+            write!(f, ",{}", bytes(*node))?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Trace {
+    type Err = TraceError;
+
+    fn from_str(text: &str) -> Result<Self, TraceError> {
+        let mut lines = text
+            .lines()
+            .zip(1..)
+            .map(|(text, line)| (line, text.trim_end()));
+        let wrong = |line, reason: String| TraceError { line, reason };
+        let first = lines.next().map_or("", |(_, text)| text);
+        if first != VERSION_LINE {
+            return Err(wrong(
+                1,
+                format!("{} is not {VERSION_LINE:?}", quoted(first)),
+            ));
+        }
+        let mut lines = lines.filter(|(_, text)| !text.is_empty() && !text.starts_with('#'));
+        let (line, header) = lines
+            .next()
+            .ok_or_else(|| wrong(2, "there is no header".to_owned()))?;
+        let nodes = nodes(header).map_err(|reason| wrong(line, reason))?;
+        let mut samples: Vec<Sample> = Vec::new();
+        for (line, text) in lines {
+            let sample = sample(text, nodes.len()).map_err(|reason| wrong(line, reason))?;
+            if let Some(last) = samples.last().filter(|last| last.at > sample.at) {
+                let reason = format!(
+                    "t_us: {} is before {} of the sample above",
+                    sample.at.as_micros(),
+                    last.at.as_micros()
+                );
+                return Err(wrong(line, reason));
+            }
+            samples.push(sample);
+        }
+        Ok(Self { nodes, samples })
+    }
+}
+
+/// The node numbers of a header.
+fn nodes(header: &str) -> Result<Vec<u32>, String> {
+    let mut names = header.split(',').map(str::trim);
+    for expected in COLUMNS {
+        match names.next() {
+            Some(name) if name == expected => {}
+            found => {
+                return Err(format!(
+                    "want column {expected:?}, found {}",
+                    found.map_or_else(|| "the end of the header".to_owned(), quoted)
+                ));
+            }
+        }
+    }
+    let mut seen = BTreeSet::new();
+    names
+        .map(|name| {
+            let node = name
+                .strip_prefix('n')
+                .and_then(|digits| digits.parse::<u32>().ok())
+                .ok_or_else(|| {
+                    format!("{} is no column of a memory node, such as n0", quoted(name))
+                })?;
+            if seen.insert(node) {
+                Ok(node)
+            } else {
+                Err(format!("column {name} is there twice"))
+            }
+        })
+        .collect()
+}
+
+/// Foreign text in a message: escaped and not too long.
+fn quoted(text: &str) -> String {
+    let short: String = text.chars().take(40).collect();
+    format!("{short:?}")
+}
+
+/// The cells of a line, with the name of the column in errors.
+struct Cells<'a> {
+    cells: std::str::Split<'a, char>,
+    names: std::slice::Iter<'static, &'static str>,
+}
+
+impl<'a> Cells<'a> {
+    fn next<T>(
+        &mut self,
+        wanted: &str,
+        parse: impl Fn(&'a str) -> Option<T>,
+    ) -> Result<Option<T>, String> {
+        let name = self.names.next().copied().unwrap_or("node");
+        let cell = self
+            .cells
+            .next()
+            .ok_or_else(|| format!("column {name} is missing"))?
+            .trim();
+        if cell.is_empty() {
+            return Ok(None);
+        }
+        match parse(cell) {
+            Some(value) => Ok(Some(value)),
+            None => Err(format!("{name}: {} is not {wanted}", quoted(cell))),
+        }
+    }
+
+    fn bytes(&mut self) -> Result<Option<Bytes>, String> {
+        self.next("a number of bytes", |cell| number(cell).map(Bytes::new))
+    }
+
+    fn limit(&mut self) -> Result<Option<MemoryLimit>, String> {
+        self.next("a number of bytes or max", |cell| match cell {
+            "max" => Some(MemoryLimit::None),
+            cell => i64::try_from(number(cell)?).ok().map(MemoryLimit::Bytes),
+        })
+    }
+
+    fn micros(&mut self) -> Result<Option<Duration>, String> {
+        self.next("a number of microseconds", |cell| {
+            number(cell).map(Duration::from_micros)
+        })
+    }
+
+    fn count(&mut self) -> Result<Option<u64>, String> {
+        self.next("a number", number)
+    }
+}
+
+/// Digits only.
+fn number(cell: &str) -> Option<u64> {
+    cell.bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| cell.parse().ok())
+        .flatten()
+}
+
+fn sample(line: &str, nodes: usize) -> Result<Sample, String> {
+    let mut cells = Cells {
+        cells: line.split(','),
+        names: COLUMNS.iter(),
+    };
+    let mut sample = Sample {
+        at: cells
+            .micros()?
+            .ok_or_else(|| "t_us: every sample has a time".to_owned())?,
+        usage: cells.bytes()?,
+        anon: cells.bytes()?,
+        file: cells.bytes()?,
+        shmem: cells.bytes()?,
+        kernel: cells.bytes()?,
+        limit: cells.limit()?,
+        high: cells.limit()?,
+        cpu: cells.micros()?,
+        refault: cells.count()?,
+        psi_some: cells.micros()?,
+        ev_high: cells.count()?,
+        ev_oom: cells.count()?,
+        phase: cells.next("init, execution, keep-alive or exit", |cell| {
+            cell.parse().ok()
+        })?,
+        nodes: Vec::with_capacity(nodes),
+    };
+    for _ in 0..nodes {
+        sample.nodes.push(cells.bytes()?);
+    }
+    match cells.cells.next() {
+        None => Ok(sample),
+        Some(extra) => Err(format!("{} stands behind the last column", quoted(extra))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: &str = "t_us,usage,anon,file,shmem,kernel,limit,high,cpu_us,refault,psi_some_us,ev_high,ev_oom,phase";
+
+    fn parse(lines: &[&str]) -> Result<Trace, TraceError> {
+        format!("{VERSION_LINE}\n{HEADER},n0,n2\n{}\n", lines.join("\n")).parse()
+    }
+
+    #[test]
+    fn a_trace_is_read_as_it_was_written() {
+        let trace = parse(&[
+            "# a comment",
+            "0,100,50,,,,max,4096,7,,,,,init,60,40",
+            "1000,200,150,1,2,3,8192,max,9,1,2,3,4,keep-alive,,",
+        ])
+        .unwrap();
+        assert_eq!(trace.nodes, [0, 2]);
+        assert_eq!(trace.samples[0].limit, Some(MemoryLimit::None));
+        assert_eq!(trace.samples[1].phase, Some(Phase::KeepAlive));
+        assert_eq!(trace.samples[1].nodes, [None, None]);
+        assert_eq!(trace.to_string().parse(), Ok(trace.clone()));
+        assert_eq!(trace.duration(), Duration::from_millis(1));
+        assert_eq!(trace.cpu_time(), Some(Duration::from_micros(2)));
+        assert_eq!(trace.peak(|s| s.usage), Some(Bytes::new(200)));
+    }
+
+    #[test]
+    fn blanks_after_commas_are_allowed() {
+        let header = HEADER.replace(',', ", ");
+        let text = format!("{VERSION_LINE}\n{header}\n0, 1, , , , , , , , , , , , \n");
+        let trace: Trace = text.parse().unwrap();
+        assert_eq!(trace.samples[0].usage, Some(Bytes::new(1)));
+    }
+
+    #[test]
+    fn a_value_holds_until_the_next_is_read() {
+        let trace = parse(&[
+            "5,,,,,,,,,,,,,,,",
+            "7,10,,,,,,,,,,,,,,",
+            "8,,,,,,,,,,,,,,,",
+            "9,20,,,,,,,,,,,,,,",
+        ])
+        .unwrap();
+        let steps = trace.steps(|sample| sample.usage).unwrap();
+        let values: Vec<u64> = steps.iter().map(|step| step.value.get()).collect();
+        assert_eq!(values, [10, 10, 10]);
+        assert_eq!(steps[2].to, Duration::from_micros(4));
+        assert_eq!(steps[0].area(), Some(MemoryTime::from_byte_nanos(20_000)));
+        assert_eq!(trace.steps(|sample| sample.anon), None);
+    }
+
+    #[test]
+    fn errors_name_line_and_reason() {
+        let error = |lines: &[&str]| parse(lines).unwrap_err().to_string();
+        let rest = ",,,,,,,,,,,,,,";
+        assert_eq!(
+            error(&[&format!("0,-1{rest}")]),
+            "line 3: usage: \"-1\" is not a number of bytes"
+        );
+        assert_eq!(
+            error(&[&format!("0,1{rest}"), &format!("5,NaN{rest}")]),
+            "line 4: usage: \"NaN\" is not a number of bytes"
+        );
+        assert_eq!(error(&["0,1"]), "line 3: column anon is missing");
+        assert_eq!(
+            error(&[&format!("5,1{rest}"), &format!("4,1{rest}")]),
+            "line 4: t_us: 4 is before 5 of the sample above"
+        );
+        assert!(error(&[&format!("0,1{rest},")]).contains("behind the last column"));
+        assert!(error(&[&format!(",1{rest}")]).contains("every sample has a time"));
+        assert!(error(&["0,1,,,,,,,,,,,,sleep,,"]).contains("phase: \"sleep\" is not init"));
+    }
+
+    #[test]
+    fn other_files_are_refused() {
+        let error = |text: &str| text.parse::<Trace>().unwrap_err().to_string();
+        assert!(error("").starts_with("line 1:"));
+        assert!(error("# elastic-mem trace 2\n").contains("is not \"# elastic-mem trace 1\""));
+        assert!(error(&format!("{VERSION_LINE}\n")).contains("no header"));
+        assert!(error(&format!("{VERSION_LINE}\nt_us,anon\n")).contains("want column \"usage\""));
+        assert!(error(&format!("{VERSION_LINE}\n{HEADER},x\n")).contains("memory node"));
+        assert!(error(&format!("{VERSION_LINE}\n{HEADER},n0,n0\n")).contains("twice"));
+    }
+}
