@@ -80,6 +80,8 @@ fn the_sample_at_every_provider_of_today() {
         rounded(billed("cloudflare-workers", LAST, &small).gross, 2),
         "42.30"
     );
+    let ibm = billed("ibm-cloud-functions", "2020-08", &sample());
+    assert_eq!(rounded(ibm.gross, 2), "26.91");
     let aws = billed("aws-lambda", LAST, &sample());
     assert_eq!((aws.gross, aws.overhead()), (aws.net, Decimal::ZERO));
 }
@@ -345,6 +347,22 @@ fn a_file_adds_a_provider_or_replaces_values() {
     };
     assert_eq!(rounded(cost(LAST), 2), "0.10");
     assert_eq!(rounded(cost("2026-10"), 2), "0.20");
+}
+
+#[test]
+fn the_examples_of_the_document_are_valid() {
+    let text = include_str!("../../docs/cost.md");
+    let block = |begin: &str| {
+        let rest = text.split(begin).nth(1).unwrap();
+        rest.split("```").next().unwrap().to_owned()
+    };
+    catalog().add(&block("```toml\n"), "cost.md").unwrap();
+    let trace = format!(
+        "{}{}",
+        crate::model::trace::VERSION_LINE,
+        block(crate::model::trace::VERSION_LINE)
+    );
+    assert_eq!(trace.parse::<Trace>().unwrap().samples.len(), 2);
 }
 
 #[test]

@@ -218,6 +218,35 @@ fn only_the_kernel_room_names_kernel_paths_or_is_unsafe() {
     }
 }
 
+#[test]
+fn the_pure_rooms_do_no_input_or_output_and_know_no_other_room() {
+    let words = [
+        "std::fs",
+        "std::env",
+        "std::process",
+        "std::net",
+        "Instant",
+        "SystemTime",
+        "tracing::",
+        "print!",
+        "println!",
+    ];
+    let rooms = ["cli", "shim", "runtime", "config", "kernel", "log"];
+    for file in files(&["src/cost", "src/model"], ".rs") {
+        if file.ends_with("/tests.rs") {
+            continue;
+        }
+        let code = code(&file);
+        for word in words {
+            assert!(!code.contains(word), "{file} has {word:?}");
+        }
+        for room in rooms {
+            let arrow = format!("crate::{room}");
+            assert!(!code.contains(&arrow), "{file} has {arrow:?}");
+        }
+    }
+}
+
 /// libcontainer forks without regard for other threads (docs/adr/0001-engine.md).
 #[test]
 fn the_command_starts_no_thread() {
