@@ -62,6 +62,13 @@ pub(super) fn times(a: Decimal, b: Decimal) -> Result<Decimal, CostError> {
 }
 
 pub(super) fn plus(a: Decimal, b: Decimal) -> Result<Decimal, CostError> {
+    // Most parts of most bills are nothing.
+    if b.is_zero() {
+        return Ok(a);
+    }
+    if a.is_zero() {
+        return Ok(b);
+    }
     a.checked_add(b).ok_or(CostError::TooLarge)
 }
 

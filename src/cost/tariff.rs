@@ -255,15 +255,12 @@ impl<'a> Tariff<'a> {
     /// The time that is billed for a run.
     pub fn billed_time(&self, duration: Duration) -> Result<Duration, CostError> {
         let rule = &self.time.value;
-        let nanos = duration
-            .max(rule.least)
-            .as_nanos()
-            .checked_next_multiple_of(rule.step.as_nanos())
-            .ok_or(CostError::TooLarge)?;
-        let whole = nanos / 1_000_000_000;
-        let rest = u32::try_from(nanos % 1_000_000_000).map_err(|_| CostError::TooLarge)?;
-        let seconds = u64::try_from(whole).map_err(|_| CostError::TooLarge)?;
-        Ok(Duration::new(seconds, rest))
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).ok();
+        nanos(duration.max(rule.least))
+            .zip(nanos(rule.step))
+            .and_then(|(time, step)| time.checked_next_multiple_of(step))
+            .map(Duration::from_nanos)
+            .ok_or(CostError::TooLarge)
     }
 
     /// USD for the memory over time of a month, at the price of `size`.
@@ -364,9 +361,19 @@ impl<'a> Tariff<'a> {
     }
 }
 
-/// GB-s: exact for whole pages of memory, else to 18 places of a GB nanosecond.
+/// GB-s: exact if that has at most 28 digits, else to 18 places of a GB nanosecond.
 pub(super) fn gb_seconds(area: MemoryTime) -> Result<Decimal, CostError> {
     const SCALE: u128 = 1_000_000_000_000_000_000;
+    // A division by 2^n is a multiplication by 5^n and n more places: exact, and few digits where it is short.
+    let twos = area.byte_nanos().trailing_zeros().min(30);
+    let places = 30 - twos;
+    let short = (area.byte_nanos() >> twos)
+        .checked_mul(5_u128.pow(places))
+        .and_then(|number| i128::try_from(number).ok())
+        .and_then(|number| Decimal::try_from_i128_with_scale(number, places + 9).ok());
+    if let Some(exact) = short {
+        return Ok(exact);
+    }
     let whole = i128::try_from(area.byte_nanos() >> 30).map_err(|_| CostError::TooLarge)?;
     let rest = area.byte_nanos() & ((1 << 30) - 1);
     let whole = Decimal::try_from_i128_with_scale(whole, 9).map_err(|_| CostError::TooLarge)?;
