@@ -216,10 +216,10 @@ fn for_systemd(
         limits.set_cpu(Some(cpu));
     }
     if let Some(mut unified) = limits.unified().clone() {
-        if let Some(weight) = unified.get_mut("cpu.weight") {
-            if let Ok(number) = weight.parse() {
-                *weight = shares_for_weight(number).to_string();
-            }
+        if let Some(weight) = unified.get_mut("cpu.weight")
+            && let Ok(number) = weight.parse()
+        {
+            *weight = shares_for_weight(number).to_string();
         }
         limits.set_unified(Some(unified));
     }
