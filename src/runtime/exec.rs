@@ -136,7 +136,10 @@ pub(super) fn exec_with(container: &Container, options: &ExecOptions, io: Io) ->
     .run()?;
     adjust_stdio(pid.as_raw(), user, size);
     let released = write_pid_file(options.pid_file.as_deref(), pid.as_raw()).and_then(|()| {
-        connect(&start_socket).map_err(|err| RuntimeError::io("start through", &start_socket, err))
+        // Closed at once: its end is what the process waits for.
+        connect(&start_socket)
+            .map(drop)
+            .map_err(|err| RuntimeError::io("start through", &start_socket, err))
     });
     if let Err(err) = released {
         // It would wait for its start for ever.
