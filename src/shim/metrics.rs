@@ -148,7 +148,7 @@ fn of_v2(cgroup: &Cgroup) -> v2::Metrics {
     v2::Metrics {
         pids: MessageField::some(v2::PidsStat {
             current: stats.pids.current,
-            limit: stats.pids.limit,
+            limit: cgroup.number("pids", "pids.max"),
             ..v2::PidsStat::default()
         }),
         cpu: MessageField::some(v2::CPUStat {
@@ -169,6 +169,7 @@ fn of_v2(cgroup: &Cgroup) -> v2::Metrics {
             psi: psi("io.pressure"),
             ..v2::IOStat::default()
         }),
+        hugetlb: hugetlb_v2(&stats),
         memory_events: MessageField::some(v2::MemoryEvents {
             low: events.get("low"),
             high: events.get("high"),
@@ -262,6 +263,17 @@ fn io_v2(stats: &Stats) -> Vec<v2::IOEntry> {
     devices
 }
 
+fn hugetlb_v2(stats: &Stats) -> Vec<v2::HugeTlbStat> {
+    let entry = |(size, counter): (&String, &Counter)| v2::HugeTlbStat {
+        current: counter.usage,
+        max: counter.limit,
+        failcnt: counter.failcnt,
+        pagesize: size.clone(),
+        ..v2::HugeTlbStat::default()
+    };
+    stats.hugetlb.iter().map(entry).collect()
+}
+
 fn psi_v2(pressure: Pressure) -> v2::PSIStats {
     let data = |line: crate::kernel::cgroup::PressureLine| {
         MessageField::some(v2::PSIData {
@@ -323,6 +335,9 @@ mod tests {
                     "some avg10=1.50 avg60=0.00 avg300=0.00 total=9\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=4\n",
                 ),
                 ("memory.events", "oom_kill 5\n"),
+                ("pids.max", "max\n"),
+                ("hugetlb.2MB.max", "max\n"),
+                ("hugetlb.2MB.rsvd.max", "max\n"),
             ],
         );
         let any = of(&cgroup).unwrap();
@@ -336,6 +351,9 @@ mod tests {
         assert_eq!(metrics.memory.psi.some.total, 9);
         assert!((metrics.memory.psi.some.avg10 - 1.5).abs() < 1e-9);
         assert_eq!(metrics.memory_events.oom_kill, 5);
+        assert_eq!(metrics.pids.limit, u64::MAX);
+        let sizes: Vec<_> = metrics.hugetlb.iter().map(|h| &h.pagesize).collect();
+        assert_eq!(sizes, ["2MB"]);
     }
 
     #[test]

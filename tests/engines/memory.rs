@@ -67,6 +67,8 @@ fn is_a_limit_or_a_size(field: &str) -> bool {
         "pgmajfault",
         "pgpg",
         "throttl",
+        "thp_",
+        "psi/",
         "io_",
         "blkio",
         "writeback",

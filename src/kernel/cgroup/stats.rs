@@ -280,6 +280,7 @@ impl Cgroup {
         };
         stats.pids = pids(dir);
         stats.blkio = blkio_v2(dir);
+        stats.hugetlb = hugetlb_v2(dir);
         stats
     }
 }
@@ -459,6 +460,30 @@ fn list(text: &str) -> Vec<u64> {
         })
         .flatten()
         .collect()
+}
+
+/// Huge pages by the size in the names of their files: `hugetlb.2MB.max` and so on.
+fn hugetlb_v2(dir: &Path) -> BTreeMap<String, Counter> {
+    let size = |entry: std::fs::DirEntry| {
+        let name = entry.file_name();
+        let size = name
+            .to_str()?
+            .strip_prefix("hugetlb.")?
+            .strip_suffix(".max")?;
+        // `hugetlb.2MB.rsvd.max` is about reservations.
+        (!size.contains('.')).then(|| size.to_owned())
+    };
+    let counter = |size: String| {
+        let counter = Counter {
+            limit: number(dir, &format!("hugetlb.{size}.max")),
+            usage: number(dir, &format!("hugetlb.{size}.current")),
+            max: 0,
+            failcnt: get(&flat_keyed(dir, &format!("hugetlb.{size}.events")), "max"),
+        };
+        (size, counter)
+    };
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(size).map(counter).collect()
 }
 
 fn blkio_v1(dir: &Path, file: &str) -> Vec<BlkioEntry> {
