@@ -246,7 +246,7 @@ fn transcript(
     let result = catch_unwind(AssertUnwindSafe(|| scenario(&mut case)));
     let result = result.and_then(|()| {
         catch_unwind(AssertUnwindSafe(|| {
-            let left = case.settle(*DEADLINE).join("\n");
+            let left = case.settle(*DEADLINE / 3).join("\n");
             case.note(LEFT, &left);
         }))
     });
