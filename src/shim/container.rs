@@ -28,10 +28,7 @@ pub(super) struct Container {
     /// User and group of its root on the host, where they differ.
     pub(super) io_owner: (u32, u32),
     pub(super) init: Arc<Process>,
-    paused: AtomicBool,
-    oom_kills: AtomicU64,
-    execs: Mutex<BTreeMap<String, Arc<Process>>>,
-    turn: RwLock<()>,
+    pub(super) live: Live,
 }
 
 /// The right to change a container, or a process of it.
@@ -43,54 +40,32 @@ pub(super) enum Turn<'a> {
     Shared { _guard: RwLockReadGuard<'a, ()> },
 }
 
-/// What creation found out.
+/// What changes while a container stands.
 #[derive(Debug)]
-pub(super) struct Created {
-    pub(super) id: String,
-    pub(super) bundle: PathBuf,
-    pub(super) engine: Engine,
-    pub(super) folder: Folder,
-    pub(super) cgroup: Cgroup,
-    pub(super) cgroup_shared: bool,
-    pub(super) outlives_init: bool,
-    pub(super) io_owner: (u32, u32),
-    pub(super) init: Arc<Process>,
+pub(super) struct Live {
+    paused: AtomicBool,
+    oom_kills: AtomicU64,
+    execs: Mutex<BTreeMap<String, Arc<Process>>>,
+    turn: RwLock<()>,
 }
 
-impl Container {
-    pub(super) fn new(created: Created) -> Self {
-        let Created {
-            id,
-            bundle,
-            engine,
-            folder,
-            cgroup,
-            cgroup_shared,
-            outlives_init,
-            io_owner,
-            init,
-        } = created;
+impl Live {
+    /// A container that has just been created: only what happens from now on counts.
+    pub(super) fn new(cgroup: &Cgroup) -> Self {
         Self {
-            oom_kills: AtomicU64::new(cgroup.oom_kills()),
-            id,
-            bundle,
-            engine,
-            folder,
-            cgroup,
-            cgroup_shared,
-            outlives_init,
-            io_owner,
-            init,
             paused: AtomicBool::new(false),
+            oom_kills: AtomicU64::new(cgroup.oom_kills()),
             execs: Mutex::default(),
             turn: RwLock::default(),
         }
     }
+}
 
+impl Container {
     /// Waits until nobody else changes the container.
     pub(super) async fn alone(&self) -> Turn<'_> {
         Turn::Alone {
-            _guard: self.turn.write().await,
+            _guard: self.live.turn.write().await,
         }
     }
 
@@ -100,7 +75,7 @@ impl Container {
             return self.alone().await;
         }
         Turn::Shared {
-            _guard: self.turn.read().await,
+            _guard: self.live.turn.read().await,
         }
     }
 
@@ -160,20 +135,23 @@ impl Container {
     }
 
     pub(super) fn is_paused(&self) -> bool {
-        self.paused.load(Ordering::Relaxed)
+        self.live.paused.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_paused(&self, paused: bool) {
-        self.paused.store(paused, Ordering::Relaxed);
+        self.live.paused.store(paused, Ordering::Relaxed);
     }
 
     /// Whether the OOM killer has killed since this was last asked.
     pub(super) fn was_oom_killed(&self) -> bool {
         let now = self.cgroup.oom_kills();
-        now > self.oom_kills.fetch_max(now, Ordering::Relaxed)
+        now > self.live.oom_kills.fetch_max(now, Ordering::Relaxed)
     }
 
     fn execs(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Process>>> {
-        self.execs.lock().unwrap_or_else(PoisonError::into_inner)
+        self.live
+            .execs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

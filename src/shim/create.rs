@@ -8,7 +8,7 @@ use containerd_shim_protos::events::task::{TaskCreate, TaskIO};
 use containerd_shim_protos::protobuf::MessageField;
 
 use super::bundle::Bundle;
-use super::container::{Container, Created};
+use super::container::{Container, Live};
 use super::engine::Engine;
 use super::error::{Result, ShimError};
 use super::launch::{Launch, Unlaunched};
@@ -38,6 +38,7 @@ impl Shim {
         }
         let result = self.create_named(request).await;
         lock(&self.creating).remove(&id);
+        self.changed.notify_one();
         result
     }
 
@@ -89,7 +90,8 @@ impl Shim {
         }
         let init = Arc::new(Process::new("", paths.clone()));
         init.exists(pid, held);
-        let container = Arc::new(Container::new(Created {
+        let container = Arc::new(Container {
+            live: Live::new(&state.cgroup),
             id: request.id.clone(),
             bundle: bundle_path,
             engine,
@@ -99,7 +101,7 @@ impl Shim {
             outlives_init: bundle.outlives_init(),
             io_owner: options.io_owner,
             init: Arc::clone(&init),
-        }));
+        });
         self.add(&container);
         self.events.push(&TaskCreate {
             container_id: request.id,
@@ -144,20 +146,15 @@ impl Shim {
             extra: None,
         };
         let held = self.launch(engine, launch, paths).await;
-        let remains = |err: ShimError| match err {
-            ShimError::Failed(text) => {
-                ShimError::Failed(format!("OCI runtime create failed: {text}"))
-            }
-            other => other,
-        };
         let held = match held {
             Ok(held) => held,
-            Err(Unlaunched { err, cut_off }) => {
+            Err(failure) => {
+                let Unlaunched { err, cut_off } = failure.of("OCI runtime create failed");
                 if cut_off {
                     // It had no chance to clean up after itself.
                     self.remove_remains(engine, id).await;
                 }
-                return Err(remains(err));
+                return Err(err);
             }
         };
         match Store::new(engine.root()).load(id) {

@@ -82,6 +82,17 @@ pub(super) struct Unlaunched {
     pub(super) cut_off: bool,
 }
 
+impl Unlaunched {
+    /// Puts what was tried before the runtime's own words.
+    pub(super) fn of(self, what: &str) -> Self {
+        let err = match self.err {
+            ShimError::Failed(text) => ShimError::failed(what, text),
+            other => other,
+        };
+        Self { err, ..self }
+    }
+}
+
 impl From<ShimError> for Unlaunched {
     fn from(err: ShimError) -> Self {
         Self {

@@ -89,10 +89,8 @@ impl Process {
 
     /// Enters a phase, unless it has ended: nothing comes after that.
     pub(super) fn enter(&self, phase: Phase) {
-        let mut inner = self.lock();
-        if inner.phase != Phase::Stopped {
-            inner.phase = phase;
-        }
+        let has_ended = self.exit.borrow().is_some();
+        self.lock().phase = if has_ended { Phase::Stopped } else { phase };
     }
 
     /// Keeps the description of a process until it is started.
@@ -114,9 +112,12 @@ impl Process {
         inner.held = Some(held);
     }
 
-    /// Takes note of its end.
+    /// Takes note of its end. If it is being started, it counts as stopped only once that is over.
     pub(super) fn end(&self, code: u32) {
-        self.lock().phase = Phase::Stopped;
+        let mut inner = self.lock();
+        if inner.phase != Phase::Starting {
+            inner.phase = Phase::Stopped;
+        }
         self.exit.send_replace(Some(Exit { code, at: now() }));
     }
 
@@ -124,11 +125,15 @@ impl Process {
         self.exit.borrow().clone()
     }
 
-    /// Its end, if the event of it has not been sent; from now on it counts as sent.
+    /// Its end, if the event of it is due and has not been sent; from now on it counts as sent.
     pub(super) fn tell_exit(&self) -> Option<Exit> {
         let exit = self.exit()?;
-        let told = std::mem::replace(&mut self.lock().told, true);
-        (!told).then_some(exit)
+        let mut inner = self.lock();
+        if inner.phase != Phase::Stopped || inner.told {
+            return None;
+        }
+        inner.told = true;
+        Some(exit)
     }
 
     /// Waits for its end.
@@ -217,6 +222,17 @@ mod tests {
         let (reader, writer) = std::io::pipe().unwrap();
         process.exists(7, Held::with_stdin(writer.into()));
         assert_eq!(std::io::read_to_string(reader).unwrap(), "");
+    }
+
+    #[test]
+    fn an_end_during_the_start_is_told_after_it() {
+        let process = Process::new("e", Paths::default());
+        process.enter(Phase::Starting);
+        process.end(3);
+        assert_eq!(process.tell_exit(), None);
+        process.enter(Phase::Running);
+        assert_eq!(process.phase(), Phase::Stopped);
+        assert_eq!(process.tell_exit().map(|exit| exit.code), Some(3));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::events::Queue;
 use super::service::Service;
 use super::shim::Shim;
 use crate::config::LogFormat;
-use crate::kernel::{children, exe, process};
+use crate::kernel::{children, exe};
 use crate::log::{self, Sink};
 use crate::runtime::chain;
 
@@ -196,7 +196,4 @@ fn start_log(debug: bool) {
             level: if debug { Level::DEBUG } else { Level::INFO },
         }));
     }
-    let pid = std::process::id().cast_signed();
-    let started = process::stat(pid).map(|stat| stat.start_time);
-    tracing::debug!(pid, ?started, "shim serves");
 }

@@ -35,6 +35,9 @@ const END_PATIENCE: Duration = Duration::from_secs(10);
 /// A process of a container.
 type Known = (Arc<Container>, Arc<Process>);
 
+/// Result of a start.
+type Launched = std::result::Result<(), Unlaunched>;
+
 /// All containers of this process.
 #[derive(Debug)]
 pub(super) struct Shim {
@@ -126,17 +129,19 @@ impl Shim {
         } else {
             self.start_exec(&container, &process).await
         };
-        if let Err(err) = result {
+        if let Err(Unlaunched { err, cut_off }) = result {
             // Without a process there is nothing to wait for.
-            if process.pid() == 0 {
+            let is_gone = process.pid() == 0;
+            if is_gone {
                 process.end(255);
+            }
+            process.enter(Phase::Created);
+            if is_gone {
                 process.tell_exit();
-            } else {
-                process.enter(Phase::Created);
             }
             self.settle(&container, &process);
-            if !process.is_init() {
-                drop(turn);
+            drop(turn);
+            if cut_off {
                 let _alone = container.alone().await;
                 self.end_strangers(&container);
             }
@@ -163,24 +168,20 @@ impl Shim {
         Ok(pid)
     }
 
-    async fn start_init(&self, container: &Arc<Container>) -> Result<()> {
+    async fn start_init(&self, container: &Arc<Container>) -> Launched {
         container
             .engine
             .run(["start", &container.id])
             .await
-            .map_err(|failure| ShimError::failed("OCI runtime start failed", failure))
+            .map_err(|failure| ShimError::failed("OCI runtime start failed", failure).into())
     }
 
-    async fn start_exec(&self, container: &Arc<Container>, process: &Arc<Process>) -> Result<()> {
+    async fn start_exec(&self, container: &Arc<Container>, process: &Arc<Process>) -> Launched {
         if container.is_paused() {
-            return Err(ShimError::Failed(
-                "cannot exec in a paused state".to_owned(),
-            ));
+            return Err(ShimError::Failed("cannot exec in a paused state".to_owned()).into());
         }
         if container.init.phase() == Phase::Stopped {
-            return Err(ShimError::Failed(
-                "cannot exec in a stopped state".to_owned(),
-            ));
+            return Err(ShimError::Failed("cannot exec in a stopped state".to_owned()).into());
         }
         let spec =
             memory_file(&process.take_spec()).map_err(ShimError::from_io("process description"))?;
@@ -203,13 +204,11 @@ impl Shim {
         let held = self
             .launch(&container.engine, launch, &process.paths)
             .await
-            .map_err(|Unlaunched { err, .. }| match err {
-                ShimError::Failed(text) => {
-                    ShimError::Failed(format!("OCI runtime exec failed: {text}"))
-                }
-                other => other,
-            })?;
-        process.exists(pid_file.read()?, held);
+            .map_err(|failure| failure.of("OCI runtime exec failed"))?;
+        let pid = pid_file
+            .read()
+            .map_err(|err| Unlaunched { err, cut_off: true })?;
+        process.exists(pid, held);
         self.watch(container, process);
         drop(expecting);
         Ok(())
@@ -268,24 +267,17 @@ impl Shim {
                 }
             }
         }
-        let is_starting = process.phase() == Phase::Starting;
         process.end(ended.code);
-        if !is_starting {
-            self.settle(container, process);
-        }
+        self.settle(container, process);
     }
 
     /// Tells the end of a process once everything that must be told before it has been.
     fn settle(&self, container: &Container, process: &Process) {
-        let init_waits = |container: &Container| container.has_running_exec();
         if !process.is_init() {
             self.tell_exit(container, process);
         }
         // The end of the init comes last.
-        if container.init.exit().is_some()
-            && container.init.phase() != Phase::Starting
-            && !init_waits(container)
-        {
+        if !container.has_running_exec() {
             self.tell_exit(container, &container.init);
         }
     }
@@ -437,7 +429,7 @@ impl Shim {
             let args = ["kill", "--all", &container.id, &number];
             return container.engine.run(args).await.map_err(kill_error);
         }
-        if process.phase() == Phase::Stopped {
+        if process.exit().is_some() {
             return Err(ShimError::NotFound("process already finished".to_owned()));
         }
         if process.pid() == 0 {
@@ -546,6 +538,8 @@ impl Shim {
                 return;
             }
         };
+        // Before there was anybody to be told.
+        self.tell_oom(&container);
         let looking = async {
             while let Ok(mut ready) = news.readable().await {
                 let mut bytes = [0; 512];
