@@ -135,4 +135,6 @@ pub fn destroy(namespace: &str, dir: &Path) {
     for state in named(Path::new("/run/containerd/runc"), namespace) {
         let _ = fs::remove_dir_all(state);
     }
+    // The folder of a namespace stays when its last container goes, as runc's does.
+    let _ = fs::remove_dir_all(Path::new("/run/elastic-mem").join(namespace));
 }
