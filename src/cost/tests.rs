@@ -425,7 +425,7 @@ fn a_wrong_file_is_refused_with_file_key_and_reason() {
 }
 
 fn trace(lines: &[&str]) -> Trace {
-    format!("{}{}\n", Trace::header(&[]), lines.join("\n"))
+    format!("{}{}\n", Trace::header(None, &[]), lines.join("\n"))
         .parse()
         .unwrap()
 }

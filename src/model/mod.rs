@@ -2,9 +2,12 @@
 //!
 //! No input or output, no clock, no logging.
 
+mod function;
 mod id;
+pub mod profile;
 mod size;
 pub mod trace;
 
+pub use function::{ClassName, FunctionKey, InvalidName, RunId};
 pub use id::{ContainerId, InvalidContainerId};
 pub use size::{Bytes, InvalidSize, MemoryLimit, MemoryTime};

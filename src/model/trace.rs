@@ -3,17 +3,26 @@
 //! A comment line `# elastic-mem trace 1`, a header, then one line for each sample. Columns are `t_us, usage,
 //! anon, file, shmem, kernel, limit, high, cpu_us, refault, psi_some_us, ev_high, ev_oom, phase`, then `n<NODE>`
 //! with the bytes on each memory node. A column that is empty was not read at that moment; `max` is no limit.
-//! Further lines that begin with `#` are comments and may stand anywhere below the first.
+//! A line `# context {...}` says in JSON what ran ([`Context`]), a line `# end {...}` how it ended ([`End`]);
+//! without the latter the trace was cut off. Further lines that begin with `#` are comments and may stand anywhere
+//! below the first.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{Bytes, MemoryLimit, MemoryTime};
+use serde::{Deserialize, Serialize};
+
+use super::{Bytes, ClassName, FunctionKey, MemoryLimit, MemoryTime, RunId};
 
 /// The first line.
 pub const VERSION_LINE: &str = "# elastic-mem trace 1";
+
+/// Begins the line of the [`Context`].
+const CONTEXT: &str = "# context ";
+/// Begins the line of the [`End`].
+const END: &str = "# end ";
 
 /// The columns before those of the memory nodes.
 pub const COLUMNS: [&str; 14] = [
@@ -104,9 +113,68 @@ pub struct Sample {
     pub nodes: Vec<Option<Bytes>>,
 }
 
+/// What ran, and under which conditions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Context {
+    /// The run.
+    pub run: RunId,
+    /// The function.
+    pub function: FunctionKey,
+    /// The input class, if one was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<ClassName>,
+    /// Numbers that describe the input, such as `input-bytes` and `pixels`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub features: BTreeMap<String, f64>,
+    /// The container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// The image, if the engine says which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// The command with its arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// Name of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Release of its kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
+    /// Version of the control groups, 1 or 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<u8>,
+    /// What was done with the limits: `off`, `observe`, `static`, `replay` or `elastic`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// The declared limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ceiling: Option<Bytes>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct End {
+    /// Exit code, 128 + signal for a process that was killed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<i32>,
+    /// The kernel's own counter of the largest usage, read after the end; it never enters the samples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak: Option<Bytes>,
+    /// How many processes the OOM killer ended.
+    #[serde(default)]
+    pub oom_kills: u64,
+}
+
 /// One run.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Trace {
+    /// What ran.
+    pub context: Option<Context>,
+    /// How it ended; none of a trace that was cut off.
+    pub end: Option<End>,
     /// The numbers of the memory nodes that have a column.
     pub nodes: Vec<u32>,
     /// Samples in the order of time.
@@ -163,9 +231,14 @@ impl Trace {
         Some(steps)
     }
 
-    /// The header of a file with these memory nodes: version and names of the columns, two lines.
-    pub fn header(nodes: &[u32]) -> String {
-        let mut out = format!("{VERSION_LINE}\n{}", COLUMNS.join(","));
+    /// The head of a file: version, context, names of the columns.
+    pub fn header(context: Option<&Context>, nodes: &[u32]) -> String {
+        let mut out = format!("{VERSION_LINE}\n");
+        // Neither has a map with keys that are no text, or a value that JSON lacks.
+        if let Some(json) = context.and_then(|context| serde_json::to_string(context).ok()) {
+            let _ = writeln!(out, "{CONTEXT}{json}");
+        }
+        out.push_str(&COLUMNS.join(","));
         for node in nodes {
             // Writing to a string does not fail.
             let _ = write!(out, ",n{node}");
@@ -196,11 +269,19 @@ impl Step {
 impl fmt::Display for Trace {
     /// The file.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&Self::header(&self.nodes))?;
+        f.write_str(&Self::header(self.context.as_ref(), &self.nodes))?;
         for sample in &self.samples {
             writeln!(f, "{sample}")?;
         }
-        Ok(())
+        self.end.iter().try_for_each(|end| writeln!(f, "{end}"))
+    }
+}
+
+impl fmt::Display for End {
+    /// The line of the file, without its end.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let json = serde_json::to_string(self).map_err(|_| fmt::Error)?;
+        write!(f, "{END}{json}")
     }
 }
 
@@ -264,7 +345,20 @@ impl FromStr for Trace {
                 format!("{} is not {VERSION_LINE:?}", quoted(first)),
             ));
         }
-        let mut lines = lines.filter(|(_, text)| !text.is_empty() && !text.starts_with('#'));
+        let mut context = None;
+        let mut end = None;
+        let mut data = Vec::new();
+        for (line, text) in lines {
+            let bad = |what: &str, err: serde_json::Error| wrong(line, format!("{what}: {err}"));
+            if let Some(json) = text.strip_prefix(CONTEXT) {
+                context = Some(serde_json::from_str(json).map_err(|err| bad("context", err))?);
+            } else if let Some(json) = text.strip_prefix(END) {
+                end = Some(serde_json::from_str(json).map_err(|err| bad("end", err))?);
+            } else if !text.is_empty() && !text.starts_with('#') {
+                data.push((line, text));
+            }
+        }
+        let mut lines = data.into_iter();
         let (line, header) = lines
             .next()
             .ok_or_else(|| wrong(2, "there is no header".to_owned()))?;
@@ -282,7 +376,12 @@ impl FromStr for Trace {
             }
             samples.push(sample);
         }
-        Ok(Self { nodes, samples })
+        Ok(Self {
+            context,
+            end,
+            nodes,
+            samples,
+        })
     }
 }
 
@@ -442,6 +541,27 @@ mod tests {
         assert_eq!(trace.duration(), Duration::from_millis(1));
         assert_eq!(trace.cpu_time(), Some(Duration::from_micros(2)));
         assert_eq!(trace.peak(|s| s.usage), Some(Bytes::new(200)));
+    }
+
+    #[test]
+    fn context_and_end_survive() {
+        let text = format!(
+            "{VERSION_LINE}\n# context {{\"run\":\"r1\",\"function\":\"ns/f\",\"features\":{{\"pixels\":1.5}}}}\n\
+             {HEADER}\n0,1,,,,,,,,,,,,\n# end {{\"code\":137,\"oomKills\":1}}\n"
+        );
+        let trace: Trace = text.parse().unwrap();
+        let context = trace.context.clone().unwrap();
+        assert_eq!(context.function.as_str(), "ns/f");
+        assert_eq!(context.features["pixels"], 1.5);
+        assert_eq!(trace.end.unwrap().code, Some(137));
+        assert_eq!(trace.to_string().parse(), Ok(trace));
+        let wrong = text.replace("\"ns/f\"", "7").parse::<Trace>();
+        assert!(
+            wrong
+                .unwrap_err()
+                .to_string()
+                .starts_with("line 2: context:")
+        );
     }
 
     #[test]

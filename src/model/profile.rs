@@ -1,0 +1,202 @@
+//! What is known of a function from its runs.
+//!
+//! A [`Digest`] is what is kept of one run. A [`Profile`] is what was learned from the digests, one
+//! [`ClassProfile`] for each input class. Both are derived from traces by `policy::learn` and stored by `profile`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Bytes, ClassName, FunctionKey, RunId};
+
+/// Memory of one kind over time: the value of bin `i` is the largest in `[i * width, (i + 1) * width)`.
+///
+/// Over several runs this is the hull of the runs (Spillner, WoSC 2020, section 3, there called convex hull).
+/// After the last bin there is nothing: the run has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Hull {
+    /// Width of a bin, above zero unless there is none.
+    #[serde(rename = "widthUs", with = "micros")]
+    pub width: Duration,
+    /// One value for each bin, without gaps.
+    pub bins: Vec<Bytes>,
+}
+
+/// Hulls of the two kinds of memory.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Hulls {
+    /// Anonymous, shared and kernel memory: what cannot be dropped.
+    pub held: Hull,
+    /// Page cache.
+    pub file: Hull,
+}
+
+/// What is kept of one run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Digest {
+    /// The run.
+    pub run: RunId,
+    /// Its input class, if one was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<ClassName>,
+    /// Numbers that describe its input, such as `input-bytes` and `pixels`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub features: BTreeMap<String, f64>,
+    /// From the start of the function to its end.
+    #[serde(rename = "durationUs", with = "micros")]
+    pub duration: Duration,
+    /// CPU time used.
+    #[serde(
+        rename = "cpuUs",
+        default,
+        with = "micros_option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub cpu: Option<Duration>,
+    /// Largest sum of anonymous, shared and kernel memory.
+    pub held_peak: Bytes,
+    /// Largest page cache.
+    pub file_peak: Bytes,
+    /// Largest usage, by the kernel's own counter where there is one.
+    pub usage_peak: Bytes,
+    /// Whether the page cache was cold: files had to be read that other runs found in memory.
+    #[serde(default)]
+    pub cold: bool,
+    /// Over wall time.
+    pub wall: Hulls,
+    /// Over CPU time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_cpu: Option<Hulls>,
+}
+
+/// Quantiles of a figure over the runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Quantiles {
+    /// The smallest.
+    pub min: Bytes,
+    /// Half of the runs are at or below it.
+    pub p50: Bytes,
+    /// 90 of 100 runs are at or below it.
+    pub p90: Bytes,
+    /// 99 of 100 runs are at or below it.
+    pub p99: Bytes,
+    /// The largest.
+    pub max: Bytes,
+}
+
+/// How often a run would have left the barrelled hull of the others (leave one out).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Confidence {
+    /// Runs that were left out, one after the other.
+    pub runs: u32,
+    /// Those that exceeded the barrelled hull of the rest at some moment.
+    pub violations: u32,
+    /// By how much, at most.
+    pub worst: Bytes,
+}
+
+/// What was learned of one input class.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClassProfile {
+    /// How many runs it comes from.
+    pub runs: u32,
+    /// How many of them had a cold page cache.
+    pub cold_runs: u32,
+    /// Peaks of anonymous, shared and kernel memory.
+    pub held_peak: Quantiles,
+    /// Peaks of the page cache of runs that were not cold; of all runs when all were.
+    pub file_peak: Quantiles,
+    /// Peaks of the page cache of cold runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cold_file_peak: Option<Quantiles>,
+    /// Peaks of usage.
+    pub usage_peak: Quantiles,
+    /// Longest run.
+    #[serde(rename = "durationUs", with = "micros")]
+    pub duration: Duration,
+    /// Hulls over wall time.
+    pub wall: Hulls,
+    /// Leave-one-out check of the hull over wall time.
+    pub wall_confidence: Confidence,
+    /// Hulls over CPU time, if every run has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_cpu: Option<Hulls>,
+    /// Leave-one-out check of the hull over CPU time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_confidence: Option<Confidence>,
+}
+
+/// How inputs are put into classes: by the value of one feature.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InputBins {
+    /// The feature, such as `input-bytes`.
+    pub feature: String,
+    /// Upper edges of all classes but the last, ascending; a value on an edge belongs below it.
+    pub edges: Vec<f64>,
+    /// Share of the runs that were put into a class whose memory was not enough when they were not learned from.
+    pub false_positives: f64,
+}
+
+/// What was learned of one function.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Profile {
+    /// The form of this document, [`Profile::VERSION`].
+    pub version: u32,
+    /// The function.
+    pub function: FunctionKey,
+    /// How runs without a given class are put into one; none when one class is enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bins: Option<InputBins>,
+    /// By class; the class `*` holds all runs.
+    pub classes: BTreeMap<ClassName, ClassProfile>,
+    /// The runs that it was learned from.
+    pub runs: BTreeSet<RunId>,
+}
+
+impl Profile {
+    /// Raised when the meaning of a field changes.
+    pub const VERSION: u32 = 1;
+}
+
+mod micros {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        u64::try_from(time.as_micros())
+            .map_err(serde::ser::Error::custom)?
+            .serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        u64::deserialize(from).map(Duration::from_micros)
+    }
+}
+
+mod micros_option {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        time: &Option<Duration>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        match time {
+            Some(time) => super::micros::serialize(time, to),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        Ok(Option::<u64>::deserialize(from)?.map(Duration::from_micros))
+    }
+}
