@@ -9,6 +9,8 @@
 //! - [`config`]: the configuration files with the origin of every value.
 //! - [`kernel`]: control groups, processes, terminals; the only room with paths under `/sys` and `/proc`
 //!   and the only one with `unsafe`.
+//! - [`sampler`]: the thread that looks at the memory of containers and writes traces.
+//! - [`policy`]: what is decided; pure.
 //! - [`cost`]: what providers charge for a run; pure.
 //! - [`model`]: names and quantities.
 //!
@@ -24,5 +26,7 @@ pub mod cost;
 pub mod kernel;
 pub mod log;
 pub mod model;
+pub mod policy;
 pub mod runtime;
+pub mod sampler;
 pub mod shim;

@@ -10,6 +10,7 @@ pub mod keyring;
 pub mod mount;
 pub mod process;
 pub mod tty;
+pub mod wait;
 pub mod watch;
 
 use std::io;

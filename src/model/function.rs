@@ -1,6 +1,7 @@
 //! Names of functions, input classes and runs.
 
 use std::fmt;
+use std::hash::Hasher;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -89,6 +90,29 @@ name!(
     RunId,
     "run"
 );
+
+impl FunctionKey {
+    /// The key of a function in a namespace. What is too long is shortened and told apart by a hash; characters that
+    /// a name cannot have become `_`.
+    pub fn new(namespace: &str, name: &str) -> Self {
+        let plain = |c: char| if c.is_control() || c == ',' { '_' } else { c };
+        let whole: String = format!("{namespace}/{name}").chars().map(plain).collect();
+        if whole.len() <= LONGEST {
+            return Self(whole);
+        }
+        // Stable over versions and hosts.
+        let mut hasher = fnv::FnvHasher::default();
+        hasher.write(whole.as_bytes());
+        let mut short = String::new();
+        for c in whole.chars() {
+            if short.len() + c.len_utf8() > LONGEST - 17 {
+                break;
+            }
+            short.push(c);
+        }
+        Self(format!("{short}~{:016x}", hasher.finish()))
+    }
+}
 
 impl ClassName {
     /// The class `*` of all inputs.

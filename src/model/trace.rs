@@ -288,44 +288,74 @@ impl fmt::Display for End {
 impl fmt::Display for Sample {
     /// One line of the file, without its end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fn bytes(value: Option<Bytes>) -> String {
-            value.map_or_else(String::new, |bytes| bytes.get().to_string())
-        }
-        fn limit(value: Option<MemoryLimit>) -> String {
+        fn cell(f: &mut fmt::Formatter<'_>, value: Option<impl fmt::Display>) -> fmt::Result {
             match value {
-                None => String::new(),
-                Some(MemoryLimit::None) => "max".to_owned(),
-                Some(MemoryLimit::Bytes(bytes)) => bytes.to_string(),
+                Some(value) => write!(f, ",{value}"),
+                None => f.write_char(','),
             }
         }
-        fn micros(value: Option<Duration>) -> String {
-            value.map_or_else(String::new, |time| time.as_micros().to_string())
-        }
-        fn count(value: Option<u64>) -> String {
-            value.map_or_else(String::new, |count| count.to_string())
+        fn limit(f: &mut fmt::Formatter<'_>, value: Option<MemoryLimit>) -> fmt::Result {
+            match value {
+                Some(MemoryLimit::None) => f.write_str(",max"),
+                Some(MemoryLimit::Bytes(bytes)) => cell(f, Some(bytes)),
+                None => cell(f, None::<u64>),
+            }
         }
         write!(f, "{}", self.at.as_micros())?;
-        for cell in [
-            bytes(self.usage),
-            bytes(self.anon),
-            bytes(self.file),
-            bytes(self.shmem),
-            bytes(self.kernel),
-            limit(self.limit),
-            limit(self.high),
-            micros(self.cpu),
-            count(self.refault),
-            micros(self.psi_some),
-            count(self.ev_high),
-            count(self.ev_oom),
-            self.phase.map_or("", Phase::as_str).to_owned(),
-        ] {
-            write!(f, ",{cell}")?;
+        for bytes in [self.usage, self.anon, self.file, self.shmem, self.kernel] {
+            cell(f, bytes.map(Bytes::get))?;
         }
-        for node in &self.nodes {
-            write!(f, ",{}", bytes(*node))?;
+        limit(f, self.limit)?;
+        limit(f, self.high)?;
+        cell(f, self.cpu.map(|time| time.as_micros()))?;
+        cell(f, self.refault)?;
+        cell(f, self.psi_some.map(|time| time.as_micros()))?;
+        cell(f, self.ev_high)?;
+        cell(f, self.ev_oom)?;
+        cell(f, self.phase.map(Phase::as_str))?;
+        self.nodes
+            .iter()
+            .try_for_each(|node| cell(f, node.map(Bytes::get)))
+    }
+}
+
+impl Sample {
+    /// Anonymous, shared and kernel memory: what cannot be dropped. None if its parts were not read.
+    pub fn held(&self) -> Option<Bytes> {
+        let parts = [self.anon?, self.shmem?, self.kernel?];
+        Some(Bytes::new(
+            parts
+                .iter()
+                .fold(0, |sum: u64, part| sum.saturating_add(part.get())),
+        ))
+    }
+
+    /// Takes over what was not read here from the sample before it.
+    pub fn fill_from(&mut self, before: &Self) {
+        self.usage = self.usage.or(before.usage);
+        self.anon = self.anon.or(before.anon);
+        self.file = self.file.or(before.file);
+        self.shmem = self.shmem.or(before.shmem);
+        self.kernel = self.kernel.or(before.kernel);
+        self.limit = self.limit.or(before.limit);
+        self.high = self.high.or(before.high);
+        self.cpu = self.cpu.or(before.cpu);
+        self.refault = self.refault.or(before.refault);
+        self.psi_some = self.psi_some.or(before.psi_some);
+        self.ev_high = self.ev_high.or(before.ev_high);
+        self.ev_oom = self.ev_oom.or(before.ev_oom);
+        self.phase = self.phase.or(before.phase);
+        for (node, before) in self.nodes.iter_mut().zip(&before.nodes) {
+            *node = node.or(*before);
         }
-        Ok(())
+    }
+
+    /// Reads a line of a file with so many memory nodes.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(line: &str, nodes: usize) -> Result<Self, String> {
+        sample(line, nodes)
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod devices;
 mod hierarchy;
+mod meter;
 mod oom;
 mod resources;
 mod stats;
@@ -18,6 +19,7 @@ use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
 pub use hierarchy::{Hierarchies, Version};
+pub use meter::{Composition, Meter};
 pub use resources::weight_of_shares;
 pub use stats::{BlkioEntry, Counter, FlatKeyed, Pressure, PressureLine, Stats};
 

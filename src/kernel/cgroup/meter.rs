@@ -1,0 +1,364 @@
+//! Readings of one control group many times a second: its files stay open, and a reading allocates nothing.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Cgroup, KernelError, Result, Version};
+use crate::model::{Bytes, MemoryLimit};
+
+/// Larger than any file that is read here; `memory.stat` of cgroup v2 has about 2 KiB.
+const BUFFER: usize = 8192;
+/// What cgroup v1 has for no limit: the largest multiple of a page (cgroup-v1/memory.rst).
+const V1_NO_LIMIT: u64 = 0x7FFF_FFFF_FFFF_F000;
+
+/// Open files of one control group.
+#[derive(Debug)]
+pub struct Meter {
+    version: Version,
+    memory: PathBuf,
+    usage: File,
+    stat: File,
+    /// `cpuacct.usage`, `cpu.stat`.
+    cpu: Option<File>,
+    limit: Option<File>,
+    high: Option<File>,
+    psi: Option<File>,
+    events: Option<File>,
+    /// Events of the OOM killer, where they are in another file.
+    oom: Option<File>,
+    nodes: Option<File>,
+}
+
+/// What the memory consists of (`memory.stat`). Page cache and shared memory do not overlap here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Composition {
+    /// Anonymous memory.
+    pub anon: Bytes,
+    /// Page cache without shared memory.
+    pub file: Bytes,
+    /// Shared memory and tmpfs.
+    pub shmem: Bytes,
+    /// Memory of the kernel; cgroup v1 does not tell.
+    pub kernel: Option<Bytes>,
+    /// Pages of files that were read again soon after they had been dropped.
+    pub refault: u64,
+}
+
+impl Meter {
+    /// Opens the files of a control group; those that the kernel does not have are left out.
+    ///
+    /// # Errors
+    /// `Unsupported` without a memory controller; `Io` with the file that cannot be opened.
+    pub fn open(cgroup: &Cgroup) -> Result<Self> {
+        let memory = cgroup
+            .controller("memory")
+            .ok_or_else(|| {
+                KernelError::Unsupported("the host has no memory controller".to_owned())
+            })?
+            .to_path_buf();
+        let need = |name: &str| {
+            let path = memory.join(name);
+            File::open(&path).map_err(|err| KernelError::io("open", &path, err))
+        };
+        let may = |name: &str| File::open(memory.join(name)).ok();
+        let version = cgroup.version;
+        let (usage, limit, high, events, oom, cpu) = match version {
+            Version::V1 => (
+                need("memory.usage_in_bytes")?,
+                may("memory.limit_in_bytes"),
+                None,
+                None,
+                may("memory.oom_control"),
+                cgroup
+                    .controller("cpuacct")
+                    .and_then(|dir| File::open(dir.join("cpuacct.usage")).ok()),
+            ),
+            Version::V2 => (
+                need("memory.current")?,
+                may("memory.max"),
+                may("memory.high"),
+                may("memory.events"),
+                None,
+                may("cpu.stat"),
+            ),
+        };
+        Ok(Self {
+            version,
+            stat: need("memory.stat")?,
+            psi: pressure_file(cgroup),
+            nodes: may("memory.numa_stat"),
+            usage,
+            limit,
+            high,
+            events,
+            oom,
+            cpu,
+            memory,
+        })
+    }
+
+    /// All memory that is charged (`memory.usage_in_bytes`, `memory.current`).
+    ///
+    /// # Errors
+    /// `Io`, such as `ENODEV` once the control group is gone.
+    pub fn usage(&self) -> Result<Bytes> {
+        let mut buffer = [0; BUFFER];
+        let text = self.read(&self.usage, "usage", &mut buffer)?;
+        Ok(Bytes::new(number(text).unwrap_or(0)))
+    }
+
+    /// What the memory consists of.
+    ///
+    /// # Errors
+    /// As [`Meter::usage`].
+    pub fn composition(&self) -> Result<Composition> {
+        let mut buffer = [0; BUFFER];
+        let text = self.read(&self.stat, "memory.stat", &mut buffer)?;
+        Ok(match self.version {
+            Version::V1 => composition_v1(text),
+            Version::V2 => composition_v2(text),
+        })
+    }
+
+    /// CPU time used, if the host counts it.
+    pub fn cpu(&self) -> Option<Duration> {
+        let mut buffer = [0; BUFFER];
+        let text = self
+            .read(self.cpu.as_ref()?, "CPU time", &mut buffer)
+            .ok()?;
+        match self.version {
+            Version::V1 => number(text).map(Duration::from_nanos),
+            Version::V2 => find(text, b"usage_usec").map(Duration::from_micros),
+        }
+    }
+
+    /// The hard limit and the throttling limit.
+    pub fn limits(&self) -> (Option<MemoryLimit>, Option<MemoryLimit>) {
+        let mut buffer = [0; BUFFER];
+        let mut one = |file: &Option<File>| {
+            let text = self.read(file.as_ref()?, "limit", &mut buffer).ok()?;
+            if text.starts_with(b"max") {
+                return Some(MemoryLimit::None);
+            }
+            let bytes = number(text)?;
+            if self.version == Version::V1 && bytes >= V1_NO_LIMIT {
+                return Some(MemoryLimit::None);
+            }
+            i64::try_from(bytes).ok().map(MemoryLimit::Bytes)
+        };
+        (one(&self.limit), one(&self.high))
+    }
+
+    /// Time in which some task waited for memory (kernel document `accounting/psi`).
+    pub fn pressure(&self) -> Option<Duration> {
+        let mut buffer = [0; BUFFER];
+        let text = self
+            .read(self.psi.as_ref()?, "memory.pressure", &mut buffer)
+            .ok()?;
+        let line = text.split(|b| *b == b'\n').next()?;
+        let total = line.rsplit(|b| *b == b'=').next()?;
+        number(total).map(Duration::from_micros)
+    }
+
+    /// How often the throttling limit was exceeded, and how many processes the OOM killer ended.
+    pub fn events(&self) -> (Option<u64>, Option<u64>) {
+        let mut buffer = [0; BUFFER];
+        if let Some(file) = &self.oom {
+            let text = self.read(file, "memory.oom_control", &mut buffer);
+            return (None, text.ok().and_then(|text| find(text, b"oom_kill")));
+        }
+        let Some(file) = &self.events else {
+            return (None, None);
+        };
+        match self.read(file, "memory.events", &mut buffer) {
+            Ok(text) => (find(text, b"high"), find(text, b"oom_kill")),
+            Err(_) => (None, None),
+        }
+    }
+
+    /// Memory on each node, by its number (`memory.numa_stat`): `visit` gets the number of a node and a share of
+    /// its memory, several times for each node.
+    pub fn nodes(&self, mut visit: impl FnMut(u32, Bytes)) {
+        let mut buffer = [0; BUFFER];
+        let Some(file) = &self.nodes else { return };
+        let Ok(text) = self.read(file, "memory.numa_stat", &mut buffer) else {
+            return;
+        };
+        let (keys, unit): (&[&[u8]], u64) = match self.version {
+            Version::V1 => (&[b"hierarchical_total"], page_size()),
+            // Shared memory is part of `file`.
+            Version::V2 => (
+                &[
+                    b"anon",
+                    b"file",
+                    b"kernel_stack",
+                    b"pagetables",
+                    b"slab_reclaimable",
+                    b"slab_unreclaimable",
+                ],
+                1,
+            ),
+        };
+        for line in text.split(|b| *b == b'\n') {
+            let mut words = line.split(|b| *b == b' ');
+            let key = words.next().unwrap_or_default();
+            // On v1 the total stands behind the key: `hierarchical_total=5 N0=5`.
+            let key = key.split(|b| *b == b'=').next().unwrap_or_default();
+            if !keys.contains(&key) {
+                continue;
+            }
+            for word in words {
+                let Some(rest) = word.strip_prefix(b"N") else {
+                    continue;
+                };
+                let mut pair = rest.split(|b| *b == b'=');
+                let node = pair.next().and_then(number);
+                let value = pair.next().and_then(number);
+                if let (Some(node), Some(value)) = (node, value)
+                    && let Ok(node) = u32::try_from(node)
+                {
+                    visit(node, Bytes::new(value.saturating_mul(unit)));
+                }
+            }
+        }
+    }
+
+    /// The largest usage so far by the kernel's own counter (`memory.max_usage_in_bytes`, `memory.peak`).
+    pub fn peak(&self) -> Option<Bytes> {
+        let name = match self.version {
+            Version::V1 => "memory.max_usage_in_bytes",
+            Version::V2 => "memory.peak",
+        };
+        let text = std::fs::read(self.memory.join(name)).ok()?;
+        number(&text).map(Bytes::new)
+    }
+
+    fn read<'a>(&self, file: &File, what: &str, buffer: &'a mut [u8; BUFFER]) -> Result<&'a [u8]> {
+        let fail = |err: rustix::io::Errno| {
+            KernelError::io(format!("read {what} of"), &self.memory, err.into())
+        };
+        let length = pread(file.as_fd(), buffer).map_err(fail)?;
+        Ok(buffer.get(..length).unwrap_or_default())
+    }
+}
+
+fn pread(file: BorrowedFd<'_>, buffer: &mut [u8]) -> rustix::io::Result<usize> {
+    loop {
+        match rustix::io::pread(file, &mut *buffer, 0) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// On the hybrid layout the v2 hierarchy beside the others has it.
+fn pressure_file(cgroup: &Cgroup) -> Option<File> {
+    let unified = cgroup
+        .directories
+        .iter()
+        .find(|dir| dir.controllers.is_empty())?;
+    File::open(unified.path.join("memory.pressure")).ok()
+}
+
+fn page_size() -> u64 {
+    u64::try_from(rustix::param::page_size()).unwrap_or(4096)
+}
+
+/// Leading digits.
+fn number(text: &[u8]) -> Option<u64> {
+    let mut value: Option<u64> = None;
+    for byte in text {
+        if !byte.is_ascii_digit() {
+            break;
+        }
+        let tens = value.unwrap_or(0).checked_mul(10)?;
+        value = Some(tens.checked_add(u64::from(byte - b'0'))?);
+    }
+    value
+}
+
+/// The number in the line of a key.
+fn find(text: &[u8], key: &[u8]) -> Option<u64> {
+    lines(text).find_map(|(name, value)| (name == key).then_some(value))
+}
+
+/// Lines `KEY NUMBER`.
+fn lines(text: &[u8]) -> impl Iterator<Item = (&[u8], u64)> {
+    text.split(|b| *b == b'\n').filter_map(|line| {
+        let at = line.iter().position(|b| *b == b' ')?;
+        let (name, value) = line.split_at_checked(at)?;
+        Some((name, number(value.get(1..)?)?))
+    })
+}
+
+/// With the control groups below it. There `cache` holds `shmem`.
+fn composition_v1(text: &[u8]) -> Composition {
+    let mut found = Composition::default();
+    let mut cache = 0;
+    for (name, value) in lines(text) {
+        match name {
+            b"total_cache" => cache = value,
+            b"total_rss" => found.anon = Bytes::new(value),
+            b"total_shmem" => found.shmem = Bytes::new(value),
+            b"total_workingset_refault_file" => found.refault = value,
+            _ => {}
+        }
+    }
+    found.file = Bytes::new(cache).saturating_sub(found.shmem);
+    found
+}
+
+/// There `file` holds `shmem`.
+fn composition_v2(text: &[u8]) -> Composition {
+    let mut found = Composition::default();
+    let mut file = 0;
+    let mut parts = 0_u64;
+    for (name, value) in lines(text) {
+        match name {
+            b"anon" => found.anon = Bytes::new(value),
+            b"file" => file = value,
+            b"shmem" => found.shmem = Bytes::new(value),
+            b"workingset_refault_file" => found.refault = value,
+            b"kernel" => found.kernel = Some(Bytes::new(value)),
+            b"kernel_stack" | b"pagetables" | b"percpu" | b"sock" | b"slab" => {
+                parts = parts.saturating_add(value);
+            }
+            _ => {}
+        }
+    }
+    found.file = Bytes::new(file).saturating_sub(found.shmem);
+    // Linux before 5.18 tells only the parts.
+    found.kernel = found.kernel.or(Some(Bytes::new(parts)));
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_cache_and_shared_memory_do_not_overlap() {
+        let v1 = composition_v1(
+            b"cache 5\nrss 1\ntotal_cache 100\ntotal_rss 50\ntotal_shmem 30\ntotal_workingset_refault_file 7\n",
+        );
+        assert_eq!(v1.file, Bytes::new(70));
+        assert_eq!(v1.anon, Bytes::new(50));
+        assert_eq!(v1.kernel, None);
+        assert_eq!(v1.refault, 7);
+        let v2 = composition_v2(b"anon 50\nfile 100\nkernel 9\nkernel_stack 4\nshmem 30\nslab 5\n");
+        assert_eq!(v2.file, Bytes::new(70));
+        assert_eq!(v2.kernel, Some(Bytes::new(9)));
+        let old = composition_v2(b"anon 50\nfile 100\nkernel_stack 4\nslab 5\n");
+        assert_eq!(old.kernel, Some(Bytes::new(9)));
+    }
+
+    #[test]
+    fn numbers_end_where_digits_do() {
+        assert_eq!(number(b"12\n"), Some(12));
+        assert_eq!(number(b"max\n"), None);
+        assert_eq!(number(b"99999999999999999999"), None);
+        assert_eq!(find(b"low 0\nhigh 3\noom_kill 2\n", b"oom_kill"), Some(2));
+    }
+}

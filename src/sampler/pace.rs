@@ -1,0 +1,139 @@
+//! How often a container is looked at: often while its memory grows, seldom while it rests.
+
+use std::time::Duration;
+
+use crate::model::Bytes;
+use crate::model::trace::Phase;
+
+/// While memory grows, and after the start.
+pub(super) const GROWING: Duration = Duration::from_millis(2);
+/// While something runs.
+pub(super) const ACTIVE: Duration = Duration::from_millis(10);
+/// The longest time between two looks at a container that rests. Nothing tells of the first activity after
+/// that, so that it is what can be missed.
+pub(super) const RESTING: Duration = Duration::from_millis(200);
+/// A growth within one look that is none: processors take charges in stocks of 64 pages
+/// (`MEMCG_CHARGE_BATCH`, linux/mm/memcontrol.c).
+const STOCK: u64 = 64 * 4096;
+/// How long memory counts as growing after it grew.
+const GROWTH_LASTS: Duration = Duration::from_millis(50);
+/// A container that used less than this share of a processor rests.
+const BUSY_SHARE: u32 = 500;
+/// A container that rests is looked at after this share of the time for which it has been resting.
+const REST_SHARE: u32 = 8;
+/// A container that has been resting for so long is kept alive for the next request.
+const KEEP_ALIVE: Duration = Duration::from_millis(300);
+
+/// The rhythm of one container.
+#[derive(Debug)]
+pub(super) struct Pace {
+    grew: Duration,
+    worked: Duration,
+    last: Option<Look>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    at: Duration,
+    usage: Bytes,
+    cpu: Option<Duration>,
+}
+
+impl Pace {
+    /// A container that starts now.
+    pub(super) fn start(now: Duration) -> Self {
+        Self {
+            grew: now,
+            worked: now,
+            last: None,
+        }
+    }
+
+    /// Takes note of a look; when the next one is due.
+    pub(super) fn next(&mut self, now: Duration, usage: Bytes, cpu: Option<Duration>) -> Duration {
+        if let Some(last) = self.last {
+            if usage.saturating_sub(last.usage).get() > STOCK {
+                self.grew = now;
+            }
+            let used = match (cpu, last.cpu) {
+                (Some(cpu), Some(before)) => cpu.saturating_sub(before),
+                // Without a clock of the processor, only what changes in memory tells.
+                _ => Duration::ZERO,
+            };
+            let changed = usage.get().abs_diff(last.usage.get()) > STOCK;
+            if changed || used.saturating_mul(BUSY_SHARE) > now.saturating_sub(last.at) {
+                self.worked = now;
+            }
+        }
+        self.last = Some(Look {
+            at: now,
+            usage,
+            cpu,
+        });
+        if now.saturating_sub(self.grew) < GROWTH_LASTS {
+            return GROWING;
+        }
+        let rest = now.saturating_sub(self.worked);
+        (rest / REST_SHARE).clamp(ACTIVE, RESTING)
+    }
+
+    /// What the container does, as far as its use of the processor tells.
+    pub(super) fn phase(&self, now: Duration) -> Phase {
+        match now.saturating_sub(self.worked) < KEEP_ALIVE {
+            true => Phase::Execution,
+            false => Phase::KeepAlive,
+        }
+    }
+}
+
+/// The moment of the next look after `now`: containers with the same period are looked at together, so that one
+/// wake-up serves them all.
+pub(super) fn due(now: Duration, period: Duration) -> Duration {
+    let period = period.as_micros().max(1);
+    let next = (now.as_micros() / period + 1) * period;
+    Duration::from_micros(u64::try_from(next).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn mib(mib: u64) -> Bytes {
+        Bytes::from_mib(mib).unwrap()
+    }
+
+    #[test]
+    fn growth_is_watched_closely_and_for_a_while() {
+        let mut pace = Pace::start(Duration::ZERO);
+        assert_eq!(pace.next(MS, mib(2), Some(MS)), GROWING);
+        assert_eq!(pace.next(60 * MS, mib(2), Some(40 * MS)), ACTIVE);
+        assert_eq!(pace.next(70 * MS, mib(3), Some(45 * MS)), GROWING);
+        assert_eq!(pace.next(119 * MS, mib(3), Some(90 * MS)), GROWING);
+        assert_eq!(pace.next(121 * MS, mib(3), Some(91 * MS)), ACTIVE);
+    }
+
+    #[test]
+    fn rest_is_watched_less_and_less() {
+        let mut pace = Pace::start(Duration::ZERO);
+        let mut now = Duration::ZERO;
+        let mut looks = 0;
+        while now < Duration::from_secs(10) {
+            now = due(now, pace.next(now, mib(2), Some(MS)));
+            looks += 1;
+        }
+        assert!(looks < 110, "{looks}");
+        assert_eq!(pace.next(now, mib(2), Some(MS)), RESTING);
+        assert_eq!(pace.phase(now), Phase::KeepAlive);
+        assert_eq!(pace.next(now + RESTING, mib(2), Some(3 * MS)), ACTIVE);
+        assert_eq!(pace.phase(now + RESTING), Phase::Execution);
+    }
+
+    #[test]
+    fn containers_are_looked_at_together() {
+        assert_eq!(due(3 * MS, ACTIVE), 10 * MS);
+        assert_eq!(due(10 * MS, ACTIVE), 20 * MS);
+        assert_eq!(due(9 * MS + Duration::from_micros(1), GROWING), 10 * MS);
+    }
+}

@@ -1,0 +1,203 @@
+//! One container that is being sampled.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::pace::{self, Pace};
+use super::record::Record;
+use crate::kernel::cgroup::{Cgroup, Meter};
+use crate::model::Bytes;
+use crate::model::trace::{Context, End, Phase, Sample};
+
+/// `memory.stat` is read at every such look, and whenever usage has changed.
+const STAT_EVERY: u32 = 5;
+/// Pressure, events, limits and nodes are read at every such look.
+const REST_EVERY: u32 = 50;
+/// So much change of usage is worth a look at what it consists of.
+const CHANGE: u64 = 1 << 20;
+
+/// A container before its start.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) cgroup: Cgroup,
+    pub(super) context: Context,
+}
+
+/// A container from its start to its end.
+#[derive(Debug)]
+pub(super) struct Run {
+    meter: Meter,
+    record: Record,
+    pace: Pace,
+    start: Duration,
+    pub(super) due: Duration,
+    looks: u32,
+    phase: Option<Phase>,
+    /// At the last reading of `memory.stat`.
+    usage_then: Bytes,
+    sample: Sample,
+    nodes: Vec<u32>,
+}
+
+/// What goes back to whoever asked for the end of a run.
+#[derive(Debug)]
+pub(super) struct Answers {
+    pub(super) read: oneshot::Sender<()>,
+    pub(super) written: oneshot::Sender<Option<PathBuf>>,
+}
+
+impl Run {
+    /// Opens everything and takes the first sample.
+    ///
+    /// # Errors
+    /// What failed, for the log.
+    pub(super) fn start(waiting: &Waiting, spool: &Path, now: Duration) -> Result<Self, String> {
+        let meter = Meter::open(&waiting.cgroup).map_err(|err| crate::runtime::chain(&err))?;
+        let mut nodes = Vec::new();
+        meter.nodes(|node, _| {
+            if !nodes.contains(&node) {
+                nodes.push(node);
+            }
+        });
+        nodes.sort_unstable();
+        // All memory is on the only one.
+        if nodes.len() < 2 {
+            nodes.clear();
+        }
+        let path = spool.join(format!("{}.csv", waiting.context.run));
+        let fail = |err: std::io::Error| {
+            format!("create {}: {}", path.display(), crate::kernel::reason(&err))
+        };
+        let record = Record::create(path.clone(), &waiting.context, &nodes).map_err(fail)?;
+        let mut run = Self {
+            sample: Sample {
+                nodes: vec![None; nodes.len()],
+                ..Sample::default()
+            },
+            meter,
+            record,
+            pace: Pace::start(now),
+            start: now,
+            due: now,
+            looks: 0,
+            phase: None,
+            usage_then: Bytes::ZERO,
+            nodes,
+        };
+        run.look(now)?;
+        Ok(run)
+    }
+
+    /// Takes a sample.
+    ///
+    /// # Errors
+    /// The control group is gone, or the file cannot be written.
+    pub(super) fn look(&mut self, now: Duration) -> Result<(), String> {
+        self.read(now)?;
+        self.write()
+    }
+
+    fn read(&mut self, now: Duration) -> Result<(), String> {
+        let usage = self
+            .meter
+            .usage()
+            .map_err(|err| crate::runtime::chain(&err))?;
+        let cpu = self.meter.cpu();
+        let sample = &mut self.sample;
+        clear(sample);
+        sample.at = now.saturating_sub(self.start);
+        sample.usage = Some(usage);
+        sample.cpu = cpu;
+        let changed = usage.get().abs_diff(self.usage_then.get()) > CHANGE;
+        if changed || self.looks.is_multiple_of(STAT_EVERY) {
+            if let Ok(found) = self.meter.composition() {
+                sample.anon = Some(found.anon);
+                sample.file = Some(found.file);
+                sample.shmem = Some(found.shmem);
+                sample.refault = Some(found.refault);
+                sample.kernel = found.kernel.or_else(|| {
+                    let rest = [found.anon, found.file, found.shmem];
+                    Some(rest.into_iter().fold(usage, Bytes::saturating_sub))
+                });
+            }
+            self.usage_then = usage;
+        }
+        if self.looks.is_multiple_of(REST_EVERY) {
+            self.read_rest();
+        }
+        self.looks = self.looks.wrapping_add(1);
+        self.due = pace::due(now, self.pace.next(now, usage, cpu));
+        let phase = self.pace.phase(now);
+        // Written where it changes.
+        if self.phase.replace(phase) != Some(phase) {
+            self.sample.phase = Some(phase);
+        }
+        Ok(())
+    }
+
+    /// Takes the last sample and completes the file.
+    pub(super) fn end(mut self, now: Duration, code: Option<i32>, answers: Answers) {
+        // Everything is read at the end.
+        self.looks = 0;
+        let mut result = self.read(now);
+        let (_, oom_kills) = self.meter.events();
+        let end = End {
+            code,
+            peak: self.meter.peak(),
+            oom_kills: oom_kills.unwrap_or(0),
+        };
+        // Whoever asked may not want to know any more.
+        let _ = answers.read.send(());
+        if result.is_ok() {
+            self.sample.phase = Some(Phase::Exit);
+            result = self.write();
+        }
+        let written = self.record.finish(&end);
+        let path = match written {
+            Ok(path) => Some(path),
+            Err(err) => {
+                result = Err(crate::kernel::reason(&err));
+                None
+            }
+        };
+        if let Err(reason) = result {
+            tracing::debug!(reason, "end of a trace");
+        }
+        let _ = answers.written.send(path);
+    }
+
+    fn read_rest(&mut self) {
+        let sample = &mut self.sample;
+        (sample.limit, sample.high) = self.meter.limits();
+        sample.psi_some = self.meter.pressure();
+        (sample.ev_high, sample.ev_oom) = self.meter.events();
+        if !self.nodes.is_empty() {
+            let nodes = &self.nodes;
+            self.meter.nodes(|node, bytes| {
+                let place = nodes.iter().position(|known| *known == node);
+                if let Some(sum) = place.and_then(|place| sample.nodes.get_mut(place)) {
+                    let before = sum.map_or(0, Bytes::get);
+                    *sum = Some(Bytes::new(before.saturating_add(bytes.get())));
+                }
+            });
+        }
+    }
+
+    fn write(&mut self) -> Result<(), String> {
+        self.record
+            .add(&self.sample)
+            .map_err(|err| format!("write the trace: {}", crate::kernel::reason(&err)))
+    }
+}
+
+/// Nothing was read yet; the room of the nodes stays.
+fn clear(sample: &mut Sample) {
+    let mut nodes = std::mem::take(&mut sample.nodes);
+    nodes.fill(None);
+    *sample = Sample {
+        nodes,
+        ..Sample::default()
+    };
+}
