@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches};
 
-use crate::config::{Config, ConfigError, DEFAULT_PATH, SystemdCgroup};
+use crate::config::{Config, ConfigError, SystemdCgroup, main_file};
 use crate::kernel::exe;
 use crate::model::ContainerId;
 use crate::runtime::{self, RuntimeError, Store, chain};
@@ -124,7 +124,7 @@ fn parse(program: &str) -> Result<Args, ExitCode> {
 }
 
 fn load_config(args: &Args) -> Result<Config, ConfigError> {
-    Config::load(args.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH)))
+    Config::load(&main_file(args.config.as_deref()))
 }
 
 fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {

@@ -11,11 +11,25 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use schema::{Config, LogFormat, LogLevel, OPTIONS, OptionInfo, SystemdCgroup};
+pub use schema::{Config, LogFormat, LogLevel, MemoryMode, OPTIONS, OptionInfo, SystemdCgroup};
 use toml::Value;
 
 /// Where the configuration is looked for.
 pub const DEFAULT_PATH: &str = "/etc/elastic-mem/config.toml";
+/// Names another main file to this process and to those that it starts.
+pub const VARIABLE: &str = "ELASTIC_MEM_CONFIG";
+
+/// The main file: the one that was given, else the one that the environment names, else the usual one.
+pub fn main_file(given: Option<&Path>) -> PathBuf {
+    match (
+        given,
+        std::env::var_os(VARIABLE).filter(|text| !text.is_empty()),
+    ) {
+        (Some(path), _) => path.to_path_buf(),
+        (None, Some(path)) => PathBuf::from(path),
+        (None, None) => PathBuf::from(DEFAULT_PATH),
+    }
+}
 
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]

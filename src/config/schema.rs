@@ -18,7 +18,7 @@ pub struct OptionInfo {
 }
 
 /// All options.
-pub const OPTIONS: [OptionInfo; 4] = [
+pub const OPTIONS: [OptionInfo; 7] = [
     OptionInfo {
         key: "runtime.root",
         values: "an absolute path",
@@ -40,7 +40,42 @@ pub const OPTIONS: [OptionInfo; 4] = [
         values: "\"text\" or \"json\"",
         meaning: "Form of the log when no --log-format is given.",
     },
+    OptionInfo {
+        key: "memory.mode",
+        values: "\"off\" or \"observe\"",
+        meaning: "What is done with the memory of containers below containerd. off: nothing. observe: it is \
+                  sampled, and nothing is changed. The annotation elastic-mem.io/mode may choose off.",
+    },
+    OptionInfo {
+        key: "profile.folder",
+        values: "an absolute path",
+        meaning: "Where traces and profiles of functions lie.",
+    },
+    OptionInfo {
+        key: "profile.keep-traces",
+        values: "a number from 0 to 10000",
+        meaning: "How many traces of a function are kept, the newest ones. Profiles remember more runs than that.",
+    },
 ];
+
+/// What is done with the memory of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemoryMode {
+    /// Nothing.
+    Off,
+    /// It is sampled, and nothing is changed.
+    Observe,
+}
+
+impl MemoryMode {
+    /// Its name in files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Observe => "observe",
+        }
+    }
+}
 
 /// Whether systemd makes the control groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,10 +121,19 @@ pub struct Config {
     pub log_level: Setting<LogLevel>,
     /// `log.format`.
     pub log_format: Setting<LogFormat>,
+    /// `memory.mode`.
+    pub memory_mode: Setting<MemoryMode>,
+    /// `profile.folder`.
+    pub profile_folder: Setting<PathBuf>,
+    /// `profile.keep-traces`.
+    pub keep_traces: Setting<u32>,
 }
 
 /// State folder of containers that no engine gave a `--root` for. Containerd namespaces cannot have this name.
 const DEFAULT_ROOT: &str = "/run/elastic-mem/.oci";
+
+/// Where traces and profiles lie.
+const DEFAULT_PROFILES: &str = "/var/lib/elastic-mem";
 
 impl Default for Config {
     fn default() -> Self {
@@ -98,6 +142,9 @@ impl Default for Config {
             systemd_cgroup: Setting::default(SystemdCgroup::Auto),
             log_level: Setting::default(LogLevel::Info),
             log_format: Setting::default(LogFormat::Text),
+            memory_mode: Setting::default(MemoryMode::Observe),
+            profile_folder: Setting::default(PathBuf::from(DEFAULT_PROFILES)),
+            keep_traces: Setting::default(20),
         }
     }
 }
@@ -143,6 +190,15 @@ impl Config {
                 .to_owned(),
                 &self.log_format.origin,
             ),
+            (
+                self.memory_mode.value.as_str().to_owned(),
+                &self.memory_mode.origin,
+            ),
+            (
+                self.profile_folder.value.display().to_string(),
+                &self.profile_folder.origin,
+            ),
+            (self.keep_traces.value.to_string(), &self.keep_traces.origin),
         ];
         OPTIONS
             .into_iter()
@@ -170,14 +226,8 @@ pub(super) fn set(
     let wrong = Refusal::InvalidValue(info.values);
     match key {
         "runtime.root" => {
-            let path = value
-                .as_str()
-                .map(PathBuf::from)
-                .filter(|path| path.is_absolute());
-            config.root = Setting {
-                value: path.ok_or(wrong)?,
-                origin,
-            };
+            let value = absolute(value).ok_or(wrong)?;
+            config.root = Setting { value, origin };
         }
         "runtime.systemd-cgroup" => {
             let value = match (value.as_bool(), value.as_str()) {
@@ -206,7 +256,29 @@ pub(super) fn set(
             };
             config.log_format = Setting { value, origin };
         }
+        "memory.mode" => {
+            let value = match value.as_str() {
+                Some("off") => MemoryMode::Off,
+                Some("observe") => MemoryMode::Observe,
+                _ => return Err(wrong),
+            };
+            config.memory_mode = Setting { value, origin };
+        }
+        "profile.folder" => {
+            let value = absolute(value).ok_or(wrong)?;
+            config.profile_folder = Setting { value, origin };
+        }
+        "profile.keep-traces" => {
+            let number = value.as_integer().and_then(|n| u32::try_from(n).ok());
+            let value = number.filter(|n| *n <= 10_000).ok_or(wrong)?;
+            config.keep_traces = Setting { value, origin };
+        }
         _ => return Err(Refusal::UnknownKey),
     }
     Ok(())
+}
+
+fn absolute(value: &Value) -> Option<PathBuf> {
+    let path = value.as_str().map(PathBuf::from)?;
+    path.is_absolute().then_some(path)
 }

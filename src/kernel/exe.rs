@@ -76,7 +76,7 @@ pub fn protect() -> io::Result<()> {
 /// the executable that are unchanged. They stay in the page cache and come back when they are touched.
 ///
 /// The kernel maps pages around each one that is used, so that a process that has just started counts
-/// megabytes of code that ran once or never. For a process with a single thread.
+/// megabytes of code that ran once or never. For a process in which no thread changes how the executable is mapped.
 ///
 /// # Errors
 /// `Io` when the kernel does not tell what is mapped, or refuses.
@@ -86,7 +86,7 @@ pub fn give_up_unused_memory() -> Result<()> {
     for (start, end) in unchanged_mappings(&read_text(path)?, own.ino()) {
         let length = end.saturating_sub(start);
         // SAFETY: the range is one mapping of a file that is not writable and of which no page has a private
-        // copy: what is dropped is read from the file again. No other thread could have changed that meanwhile.
+        // copy: what is dropped is read from the file again. No thread maps the executable in another way meanwhile.
         let rc = unsafe {
             libc::madvise(
                 std::ptr::with_exposed_provenance_mut(start),

@@ -97,6 +97,16 @@ pub fn boot_id() -> Result<String> {
     read_text(Path::new("/proc/sys/kernel/random/boot_id"))
 }
 
+/// The name of this host, as far as it is text.
+pub fn host_name() -> Option<String> {
+    read_text(Path::new("/proc/sys/kernel/hostname")).ok()
+}
+
+/// The release of the running kernel.
+pub fn release() -> Option<String> {
+    read_text(Path::new("/proc/sys/kernel/osrelease")).ok()
+}
+
 /// Reads a kernel file whole, as text without the trailing newline.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
     let mut text =

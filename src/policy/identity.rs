@@ -63,9 +63,11 @@ impl Facts<'_> {
         self.annotation(CLASS)?.parse().ok()
     }
 
-    /// The size of the input that was given.
-    pub fn input_bytes(&self) -> Option<u64> {
-        self.annotation(INPUT_BYTES)?.parse().ok()
+    /// The size of the input that was given: a whole number.
+    pub fn input_bytes(&self) -> Option<f64> {
+        let text = self.annotation(INPUT_BYTES)?;
+        let is_whole = text.bytes().all(|byte| byte.is_ascii_digit());
+        is_whole.then(|| text.parse().ok()).flatten()
     }
 
     /// The image, if the engine tells.

@@ -228,6 +228,7 @@ impl Thread {
                 }
             }
             Message::Ended(key, code, answers) => {
+                self.waiting.remove(&key);
                 if let Some(run) = self.running.remove(&key) {
                     run.end(now, code, answers);
                 }

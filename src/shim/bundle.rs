@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::error::{Result, ShimError};
+use crate::policy::identity::{Facts, MODE};
 
 /// Annotations by which containers share a shim, the first one present counts.
 const GROUPING: [&str; 2] = [
@@ -18,7 +19,15 @@ const GROUPING: [&str; 2] = [
 #[serde(default)]
 pub(super) struct Bundle {
     annotations: HashMap<String, String>,
+    process: Init,
     linux: Linux,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Init {
+    args: Vec<String>,
+    env: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -74,6 +83,22 @@ impl Bundle {
     pub(super) fn outlives_init(&self) -> bool {
         let own = |namespace: &Namespace| namespace.kind == "pid" && namespace.path.is_empty();
         !self.linux.namespaces.iter().any(own)
+    }
+
+    /// What tells which function it is.
+    pub(super) fn facts<'a>(&'a self, namespace: &'a str, id: &'a str) -> Facts<'a> {
+        Facts {
+            namespace,
+            id,
+            annotations: &self.annotations,
+            environment: &self.process.env,
+            command: &self.process.args,
+        }
+    }
+
+    /// Whether its annotations ask that nothing is done with its memory.
+    pub(super) fn is_off(&self) -> bool {
+        self.annotations.get(MODE).is_some_and(|mode| mode == "off")
     }
 
     /// The declared memory limit in bytes.

@@ -9,6 +9,7 @@ use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::engine::Engine;
 use super::error::{Result, ShimError};
+use super::observe::Observed;
 use super::process::{Phase, Process};
 use super::record::Folder;
 use crate::kernel::cgroup::Cgroup;
@@ -29,6 +30,7 @@ pub(super) struct Container {
     pub(super) io_owner: (u32, u32),
     pub(super) init: Arc<Process>,
     pub(super) live: Live,
+    pub(super) observed: Observed,
 }
 
 /// The right to change a container, or a process of it.

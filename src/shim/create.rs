@@ -88,10 +88,15 @@ impl Shim {
             // Only other programs read it.
             tracing::warn!(%err, "record not written");
         }
+        let facts = bundle.facts(&self.namespace, id.as_str());
+        let observed =
+            self.observer
+                .observe(&bundle, &facts, &state.cgroup, options.config.as_deref());
         let init = Arc::new(Process::new("", paths.clone()));
         init.exists(pid, held);
         let container = Arc::new(Container {
             live: Live::new(&state.cgroup),
+            observed,
             id: request.id.clone(),
             bundle: bundle_path,
             engine,

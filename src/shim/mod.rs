@@ -5,8 +5,8 @@
 //! gone. The server (`server`) answers the Task service (`service`, `shim`), reaps all processes
 //! (`children`), and tells containerd what happens (`events`).
 //!
-//! It has one thread. It never creates a container itself: each verb of the runtime is a process of its own
-//! (`engine`), since libcontainer forks.
+//! One thread does all that; another one samples the memory of the containers (`observe`). It never creates a
+//! container itself: each verb of the runtime is a process of its own (`engine`), since libcontainer forks.
 
 mod args;
 mod bootstrap;
@@ -20,6 +20,7 @@ mod events;
 mod launch;
 mod logger;
 mod metrics;
+mod observe;
 mod options;
 mod process;
 mod record;

@@ -107,6 +107,7 @@ async fn run(args: &Args, listener: UnixListener) -> Result<(), String> {
         remove_own_socket(&path);
     }
     shim.events.drained(LAST_EVENTS).await;
+    shim.observer.finish().await;
     // The last answer leaves: it is handed on from task to task, then written without waiting.
     for _ in 0..LAST_ANSWER_TURNS {
         tokio::task::yield_now().await;

@@ -22,6 +22,7 @@ use super::engine::{self, Streams, memory_file};
 use super::error::{Result, ShimError};
 use super::events::Queue;
 use super::launch::{Launch, PidFile, Unlaunched};
+use super::observe::Observer;
 use super::process::{Exit, Phase, Process};
 use super::rootfs;
 use super::stdio::Paths;
@@ -44,6 +45,7 @@ pub(super) struct Shim {
     pub(super) namespace: String,
     pub(super) children: Arc<Children>,
     pub(super) events: Queue,
+    pub(super) observer: Observer,
     /// Awaited by the server: nothing is left to do.
     pub(super) done: Notify,
     /// Awaited by the server: something was done, and memory used for it.
@@ -65,6 +67,7 @@ impl Shim {
             namespace: namespace.to_owned(),
             children: Arc::default(),
             events,
+            observer: Observer::default(),
             done: Notify::new(),
             worked: Notify::new(),
             changed: Notify::new(),
@@ -169,6 +172,7 @@ impl Shim {
     }
 
     async fn start_init(&self, container: &Arc<Container>) -> Launched {
+        container.observed.started();
         container
             .engine
             .run(["start", &container.id])
@@ -259,6 +263,7 @@ impl Shim {
 
     fn process_ended(&self, container: &Container, process: &Arc<Process>, ended: Ended) {
         if process.is_init() {
+            container.observed.ended(ended.code);
             self.tell_oom(container);
             if container.outlives_init && !container.cgroup_shared {
                 // With a PID namespace of its own the kernel has done so already.
@@ -348,6 +353,7 @@ impl Shim {
 
     async fn delete_init(&self, container: &Arc<Container>) -> Result<Exit> {
         let init = &container.init;
+        let observed = container.observed.leave().await;
         match container.engine.run(["delete", &container.id]).await {
             Err(failure) if failure.text.contains("container does not exist") => {}
             other => {
@@ -359,6 +365,9 @@ impl Shim {
             .map_err(|_| ShimError::Failed("container init still running".to_owned()))?;
         if let Some(held) = init.take_held() {
             held.finish().await;
+        }
+        if let Some(ended) = observed {
+            self.observer.store(ended);
         }
         rootfs::unmount(&container.rootfs());
         container.folder.remove();

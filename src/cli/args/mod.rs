@@ -35,7 +35,7 @@ pub(super) struct Args {
     /// Form of the log
     #[arg(long, global = true, value_enum)]
     pub(super) log_format: Option<LogFormat>,
-    /// Configuration file in place of /etc/elastic-mem/config.toml; the folder config.d beside it is read too
+    /// Configuration file in place of $ELASTIC_MEM_CONFIG or /etc/elastic-mem/config.toml; the folder config.d beside it is read too
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// Log what is done in detail

@@ -1,0 +1,197 @@
+//! Traces of the containers of this shim.
+//!
+//! The sampler's thread is started for the first container that is observed. Nothing here stops a container: what
+//! goes wrong is logged, and the container runs without a trace.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::bundle::Bundle;
+use crate::config::{Config, MemoryMode, main_file};
+use crate::kernel::cgroup::{Cgroup, Version};
+use crate::model::Bytes;
+use crate::model::trace::Context;
+use crate::policy::identity::{Facts, INPUT_BYTES_FEATURE};
+use crate::runtime::chain;
+use crate::sampler::{self, Ended, Sampler, Watched};
+
+/// How long the removal of a container waits for the last reading of its control group.
+const LAST_READING: Duration = Duration::from_millis(50);
+/// How long the end of this process waits for traces.
+const LAST_TRACES: Duration = Duration::from_secs(2);
+/// Arguments of a command that are kept.
+const MOST_ARGUMENTS: usize = 16;
+/// Characters of each that are kept.
+const MOST_CHARACTERS: usize = 128;
+
+/// What is done with memory, for all containers of this shim.
+#[derive(Debug, Default)]
+pub(super) struct Observer {
+    inner: Mutex<Inner>,
+    /// Traces that are on their way into the store.
+    storing: Mutex<JoinSet<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    config: Option<Config>,
+    sampler: Option<Sampler>,
+}
+
+/// The observation of one container.
+#[derive(Debug, Default)]
+pub(super) struct Observed {
+    watched: Option<Watched>,
+    ended: Mutex<Option<Ended>>,
+}
+
+impl Observer {
+    /// Begins to observe a container that was created, if that is wanted.
+    pub(super) fn observe(
+        &self,
+        bundle: &Bundle,
+        facts: &Facts<'_>,
+        cgroup: &Cgroup,
+        config: Option<&Path>,
+    ) -> Observed {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let config = inner.config.get_or_insert_with(|| load(config));
+        let mode = config.memory_mode.value;
+        if mode == MemoryMode::Off || bundle.is_off() || facts.is_sandbox() {
+            return Observed::default();
+        }
+        let spool = config.profile_folder.value.join("spool");
+        let context = context(bundle, facts, cgroup.version, mode);
+        if inner.sampler.is_none() {
+            inner.sampler = Sampler::start(&spool)
+                .inspect_err(|reason| tracing::warn!(reason, "no traces"))
+                .ok();
+        }
+        Observed {
+            watched: inner
+                .sampler
+                .as_ref()
+                .zip(context)
+                .map(|(sampler, context)| sampler.watch(cgroup.clone(), context)),
+            ended: Mutex::default(),
+        }
+    }
+
+    /// Takes a trace into the store once it is complete, on a thread of its own.
+    pub(super) fn store(&self, ended: Ended) {
+        let mut storing = self.storing.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that are done.
+        while storing.try_join_next().is_some() {}
+        storing.spawn(async move {
+            if let Ok(Some(path)) = ended.written.await {
+                let taken = tokio::task::spawn_blocking(move || take_in(&path)).await;
+                if let Err(err) = taken {
+                    tracing::error!(%err, "a trace was not stored");
+                }
+            }
+        });
+    }
+
+    /// Waits for the traces that are still on their way.
+    pub(super) async fn finish(&self) {
+        let mut storing = {
+            let mut storing = self.storing.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *storing)
+        };
+        let all = async { while storing.join_next().await.is_some() {} };
+        if timeout(LAST_TRACES, all).await.is_err() {
+            tracing::warn!("traces were left in the spool folder");
+        }
+        // What is left stays there for the next one who looks.
+        storing.detach_all();
+    }
+}
+
+impl Observed {
+    /// Its program starts.
+    pub(super) fn started(&self) {
+        if let Some(watched) = &self.watched {
+            watched.started();
+        }
+    }
+
+    /// Its init has ended.
+    pub(super) fn ended(&self, code: u32) {
+        if let Some(watched) = &self.watched {
+            let ended = watched.ended(i32::try_from(code).ok());
+            *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(ended);
+        }
+    }
+
+    /// Waits until its control group is not needed any more; what remains of the observation.
+    pub(super) async fn leave(&self) -> Option<Ended> {
+        let ended = self
+            .ended
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        match ended {
+            Some(mut ended) => {
+                // An error means that there was no trace.
+                let _ = timeout(LAST_READING, &mut ended.read).await;
+                Some(ended)
+            }
+            None => {
+                if let Some(watched) = &self.watched {
+                    watched.forget();
+                }
+                None
+            }
+        }
+    }
+}
+
+fn take_in(_path: &PathBuf) {}
+
+/// A configuration that cannot be used must not stop containers.
+fn load(given: Option<&Path>) -> Config {
+    Config::load(&main_file(given)).unwrap_or_else(|err| {
+        tracing::warn!("configuration not used: {}", chain(&err));
+        Config::default()
+    })
+}
+
+fn context(
+    bundle: &Bundle,
+    facts: &Facts<'_>,
+    version: Version,
+    mode: MemoryMode,
+) -> Option<Context> {
+    let host = crate::kernel::host_name();
+    let short = |text: &String| text.chars().take(MOST_CHARACTERS).collect();
+    Some(Context {
+        run: sampler::new_run(host.as_deref().unwrap_or("host"), facts.id)?,
+        function: facts.function(),
+        class: facts.class(),
+        features: facts
+            .input_bytes()
+            .map(|bytes| (INPUT_BYTES_FEATURE.to_owned(), bytes))
+            .into_iter()
+            .collect(),
+        container: Some(facts.id.to_owned()),
+        image: facts.image().map(str::to_owned),
+        command: facts
+            .command
+            .iter()
+            .take(MOST_ARGUMENTS)
+            .map(short)
+            .collect(),
+        host,
+        kernel: crate::kernel::release(),
+        cgroup: Some(match version {
+            Version::V1 => 1,
+            Version::V2 => 2,
+        }),
+        mode: Some(mode.as_str().to_owned()),
+        ceiling: bundle.memory_limit().map(Bytes::new),
+    })
+}
