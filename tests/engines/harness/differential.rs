@@ -2,9 +2,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::containerd::{self, Containerd};
-use super::{Case, DEADLINE, diff, host, skip};
+use super::{Case, DEADLINE, diff, host, say, skip};
 
 /// The scenarios that also run on the command line below runc's shim under a
 /// containerd. Few: tests/integration holds what the verbs do. Those of Docker
@@ -163,8 +164,8 @@ fn compared(
 /// that yields none does not exist there.
 ///
 /// What differs is looked at once more, from the oracle on: runc's shim loses
-/// events and exit codes now and then, most of all on a busy machine. What
-/// passes then is named in the output.
+/// events and exit codes now and then, most of all on a busy machine. Each
+/// time is counted and said, also of a test that passes then.
 ///
 /// # Panics
 /// When transcripts differ twice, or taking the oracle's panics twice.
@@ -188,11 +189,11 @@ pub fn compare_routes(
     let again = match first {
         Ok(report) if report.is_empty() => None,
         Ok(report) => {
-            eprintln!("{report}{test}: looked at once more");
+            say_retry(test, &report);
             once()
         }
-        Err(_) => {
-            eprintln!("{test}: the oracle itself failed; once more");
+        Err(panic) => {
+            say_retry(test, &format!("the oracle failed: {}", message(&panic)));
             once()
         }
     };
@@ -203,6 +204,23 @@ pub fn compare_routes(
     }
     if Route::under_test(test).contains(&Route::Shim) && !host::has_shim() {
         skip("the command under test has no shim");
+    }
+}
+
+fn say_retry(test: &str, why: &str) {
+    static RETRIES: AtomicUsize = AtomicUsize::new(0);
+    let count = RETRIES.fetch_add(1, Ordering::Relaxed) + 1;
+    say(&format!(
+        "RETRY {count}: {test} is looked at once more:\n{}",
+        why.trim_end()
+    ));
+}
+
+fn message(panic: &Panic) -> &str {
+    match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text,
+        _ => "?",
     }
 }
 
@@ -227,11 +245,7 @@ fn report(
             // What came before the panic often explains it.
             let seen = actual.len().min(expected.len());
             let differences = compare(test, route, &expected[..seen], &actual[..seen]);
-            let message = match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
-                (Some(text), _) => text.as_str(),
-                (_, Some(text)) => text,
-                _ => "?",
-            };
+            let message = message(&panic);
             format!("{test}: only {route:?} panicked: {message}\n{differences}")
         }
     }
@@ -289,7 +303,7 @@ fn compare(test: &str, route: Route, expected: &[Entry], actual: &[Entry]) -> St
             allowed.route == route && test.ends_with(allowed.test) && label == allowed.label
         });
         if let Some(allowed) = allowed {
-            eprintln!("{test}: {label}: allowed: {}", allowed.reason);
+            say(&format!("ALLOWED {test}: {label}: {}", allowed.reason));
             continue;
         }
         report.push_str(&format!("== {label}\n"));

@@ -31,7 +31,7 @@ pub use case::Case;
 pub use command::{Cmd, Outcome};
 pub use differential::{Route, differential};
 pub use dockerd::Docker;
-pub use skip::skip;
+pub use skip::{say, skip};
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};

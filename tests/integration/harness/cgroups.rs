@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use super::at_exit::at_exit;
-use super::eventually;
+use super::{eventually, say};
 
 /// One mounted hierarchy.
 pub struct Hierarchy {
@@ -122,7 +122,7 @@ pub fn remove(path: &str) {
             (!dir.exists()).then_some(())
         });
         if gone.is_none() {
-            eprintln!("cannot remove {}", dir.display());
+            say(&format!("cannot remove {}", dir.display()));
         }
     }
 }

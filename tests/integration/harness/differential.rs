@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use super::{Case, diff, host, skip};
+use super::{Case, diff, host, say, skip};
 
 /// A difference that is meant.
 struct Allowed {
@@ -91,7 +91,7 @@ fn compare(test: &str, expected: &[Entry], actual: &[Entry]) -> String {
             .iter()
             .find(|allowed| test.ends_with(allowed.test) && label == allowed.label);
         if let Some(allowed) = allowed {
-            eprintln!("{test}: {label}: allowed: {}", allowed.reason);
+            say(&format!("ALLOWED {test}: {label}: {}", allowed.reason));
             continue;
         }
         report.push_str(&format!("== {label}\n"));

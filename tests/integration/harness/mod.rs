@@ -18,7 +18,7 @@ pub use bundle::strip;
 pub use case::{Case, ours, ours_beyond_runc};
 pub use command::{Cmd, Outcome};
 pub use differential::differential;
-pub use skip::skip;
+pub use skip::{say, skip};
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
