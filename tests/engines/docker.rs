@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::harness::terminal::Session;
-use crate::harness::{Docker, eventually, wait_until};
+use crate::harness::{Docker, cgroups, eventually, wait_until};
 
 on_every_docker! {
     run_and_its_codes,
@@ -234,9 +234,11 @@ fn update_of_the_memory_limit(d: &mut Docker) {
     d.up("--memory 64m", "a");
     d.ok("update --memory 32m --memory-swap 32m @a");
     let id = d.full_id("a");
-    d.note("limit", &d.cgroup_file(&id, "memory.limit_in_bytes"));
-    d.note("cpu", &d.ok("update --cpu-shares 512 @a").code.to_string());
-    d.note("shares", &d.cgroup_file(&id, "cpu.shares"));
+    let limit = d.cgroup_file(&id, "memory.limit_in_bytes");
+    assert_eq!(limit, (32 << 20).to_string());
+    d.ok("update --cpu-shares 512 @a");
+    let shares = cgroups::by_version("512", "20");
+    assert_eq!(d.cgroup_file(&id, "cpu.shares"), shares);
     d.remove("a");
 }
 
@@ -356,11 +358,21 @@ fn what_run_sets_up(d: &mut Docker) {
 fn limits(d: &mut Docker) {
     let flags =
         "--rm --ulimit nofile=512:512 --memory 64m --cpu-shares 256 --pids-limit 40 --shm-size 8m";
-    let script = "ulimit -n; cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max; \
-                  cat /sys/fs/cgroup/cpu/cpu.shares; df -k /dev/shm | tail -1";
-    let outcome = d.run(flags, "a", script).output();
+    let files = cgroups::by_version(
+        "memory/memory.limit_in_bytes pids/pids.max cpu/cpu.shares",
+        "memory.max pids.max cpu.weight",
+    );
+    let script = format!("ulimit -n; cd /sys/fs/cgroup; cat {files}; df -k /dev/shm | tail -1");
+    let outcome = d.run(flags, "a", &script).output();
     d.note_outcome("run", &outcome);
-    assert!(outcome.stdout.starts_with("512\n"), "{outcome}");
+    let lines: Vec<_> = outcome.stdout.lines().collect();
+    let shares = cgroups::by_version("256", "10");
+    assert_eq!(lines[..4], ["512", "67108864", "40", shares], "{outcome}");
+    assert_eq!(
+        lines[4].split_whitespace().nth(1),
+        Some("8192"),
+        "{outcome}"
+    );
 }
 
 fn a_health_check(d: &mut Docker) {

@@ -1,6 +1,6 @@
 //! From `run` to `delete`.
 
-use crate::harness::{Case, eventually, wait_until};
+use crate::harness::{Case, wait_until};
 
 on_every_containerd! {
     hello,
@@ -282,11 +282,7 @@ fn orphans_in_a_shared_pid_namespace_die_too(c: &mut Case) {
     let script = "(sleep 1000 & sleep 1000 &) ; (setsid sleep 1000 &) ; sleep 0.3; exit 3";
     c.run(&flags, "b", script).output();
     c.wait_for("b", "STOPPED");
-    let left = eventually(|| {
-        let group = c.cgroup_file("b", "cgroup.procs").unwrap_or_default();
-        group.is_empty().then_some(())
-    });
-    assert!(left.is_some(), "orphans are left");
+    wait_until("orphans are gone", || c.has_empty_cgroup("b"));
     assert_eq!(c.status("a"), "RUNNING");
     c.delete("b");
     c.down("a");

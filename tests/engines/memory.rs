@@ -112,12 +112,7 @@ fn metrics_have_the_fields_of_runc(c: &mut Case) {
 
 fn a_limit_holds(c: &mut Case) {
     c.up(LIMIT, "a");
-    let group = if c.cgroup_file("a", "memory.max").is_some() {
-        "memory.max"
-    } else {
-        "memory.limit_in_bytes"
-    };
-    let limit = c.cgroup_file("a", group).unwrap_or_default();
+    let limit = c.cgroup_file("a", "memory.limit_in_bytes");
     c.note("limit", &limit);
     assert_eq!(limit, "20971520");
     // What an exec takes counts too.

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::harness::shim::{self, Shim, V2, V3};
 use crate::harness::ttrpc::{ALREADY_EXISTS, Status, UNIMPLEMENTED, receive_events};
-use crate::harness::{Case, Route, leaks, processes, wait_until};
+use crate::harness::{Case, Route, cgroups, leaks, processes, wait_until};
 
 on_every_shim! {
     a_life,
@@ -372,11 +372,8 @@ fn an_update(c: &mut Case) {
     let id = shim.id.clone();
     shim.create(&id).expect("create");
     shim.start_task(&id, "").expect("start");
-    let read = |c: &Case| {
-        c.cgroup_file("a", "memory.limit_in_bytes")
-            .or_else(|| c.cgroup_file("a", "memory.max"))
-    };
-    assert_eq!(read(c), Some((40 << 20).to_string()));
+    let limit = |c: &Case| c.cgroup_file("a", "memory.limit_in_bytes");
+    assert_eq!(limit(c), (40 << 20).to_string());
     let update = |resources: serde_json::Value| {
         let mut request = api::UpdateTaskRequest::new();
         request.id.clone_from(&id);
@@ -385,15 +382,13 @@ fn an_update(c: &mut Case) {
         shim.order("Update", &request)
     };
     assert_eq!(update(json!({"memory": {"limit": 30 << 20}})), Ok(()));
-    assert_eq!(read(c), Some((30 << 20).to_string()));
+    assert_eq!(limit(c), (30 << 20).to_string());
     assert_eq!(update(json!({"cpu": {"shares": 512}})), Ok(()));
-    c.note(
-        "shares",
-        &c.cgroup_file("a", "cpu.shares").unwrap_or_default(),
-    );
+    let shares = cgroups::by_version("512", "20");
+    assert_eq!(c.cgroup_file("a", "cpu.shares"), shares);
     assert_eq!(
-        read(c),
-        Some((30 << 20).to_string()),
+        limit(c),
+        (30 << 20).to_string(),
         "nobody asked for another limit"
     );
     c.note(

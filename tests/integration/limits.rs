@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::harness::cgroups::by_version;
 use crate::harness::{Case, cgroups, differential, skip};
 
 fn with(c: &mut Case, kind: &str, value: Value) {
@@ -22,11 +23,6 @@ fn needs_v1(controller: &str) -> bool {
         skip(&format!("no v1 {controller} hierarchy"));
     }
     here
-}
-
-/// One of two values, by the version of the control groups.
-fn by_version(v1: &'static str, v2: &'static str) -> &'static str {
-    if cgroups::is_unified() { v2 } else { v1 }
 }
 
 const MIB: u64 = 1 << 20;

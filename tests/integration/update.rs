@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::harness::cgroups::by_version;
 use crate::harness::{Case, cgroups, differential, eventually, skip};
 
 const FILES: [&str; 10] = [
@@ -36,11 +37,6 @@ fn ready() -> bool {
         skip("not every controller is here");
     }
     here
-}
-
-/// One of two values, by the version of the control groups.
-fn by_version(v1: &'static str, v2: &'static str) -> &'static str {
-    if cgroups::is_unified() { v2 } else { v1 }
 }
 
 /// Runs `update` with the flags and records every file afterwards.

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::containerd::Containerd;
 use super::differential::Route;
-use super::{Cmd, Outcome, eventually, image, leaks, processes, wait_until};
+use super::{Cmd, Outcome, cgroups, eventually, image, leaks, processes, wait_until};
 
 /// A scenario's view of a containerd. Names of containers are the scenario's
 /// own: `a` stands for an id that nobody else has.
@@ -296,13 +296,25 @@ impl Case {
         self.sockets.insert(socket.to_owned());
     }
 
-    /// A control file of the container's cgroup.
-    pub fn cgroup_file(&self, name: &str, file: &str) -> Option<String> {
-        let group = format!("{}/{}", self.daemon.namespace, self.id(name));
-        leaks::cgroups(&group)
-            .into_iter()
-            .find_map(|dir| fs::read_to_string(dir.join(file)).ok())
-            .map(|text| text.trim().to_owned())
+    fn cgroup(&self, name: &str) -> String {
+        format!("{}/{}", self.daemon.namespace, self.id(name))
+    }
+
+    /// A control file of the container's cgroup, by its name in v1 or in v2.
+    pub fn cgroup_file(&self, name: &str, file: &str) -> String {
+        cgroups::read(&self.cgroup(name), file)
+    }
+
+    /// Whether no process is in the container's cgroup.
+    ///
+    /// # Panics
+    /// When there is no such cgroup.
+    pub fn has_empty_cgroup(&self, name: &str) -> bool {
+        let dirs = cgroups::dirs(&self.cgroup(name));
+        assert!(!dirs.is_empty(), "{name} has no cgroup");
+        dirs.iter().all(|dir| {
+            fs::read_to_string(dir.join("cgroup.procs")).is_ok_and(|members| members.is_empty())
+        })
     }
 
     /// What there is of the scenario's containers, anywhere on the host.
@@ -317,7 +329,7 @@ impl Case {
         for mount in leaks::mounts(&self.tag) {
             add("mount", mount);
         }
-        for group in leaks::cgroups(&self.daemon.namespace) {
+        for group in cgroups::dirs(&self.daemon.namespace) {
             for entry in leaks::entries(&group, &self.tag) {
                 add("cgroup", entry.display().to_string());
             }

@@ -15,7 +15,9 @@ use super::at_exit::at_exit;
 use super::command::spawn_plain;
 use super::containerd::{Containerd, MARK};
 use super::differential::{LEFT, Route, Transcript, compare_routes};
-use super::{Cmd, DEADLINE, Outcome, eventually, host, image, leaks, processes, skip, wait_until};
+use super::{
+    Cmd, DEADLINE, Outcome, cgroups, eventually, host, image, leaks, processes, skip, wait_until,
+};
 
 /// A dockerd and the containerd below it.
 pub struct Dockerd {
@@ -222,14 +224,10 @@ impl Docker {
         }
     }
 
-    /// A control file of a container's cgroup; of several hierarchies the first that has it.
+    /// A control file of a container's cgroup, by its name in v1 or in v2.
     pub fn cgroup_file(&self, id: &str, file: &str) -> String {
         let group = format!("{}/{id}", self.daemon.containerd.namespace);
-        leaks::cgroups(&group)
-            .into_iter()
-            .find_map(|dir| fs::read_to_string(dir.join(file)).ok())
-            .map(|text| text.trim().to_owned())
-            .unwrap_or_default()
+        cgroups::read(&group, file)
     }
 
     /// Starts a container that stays.
@@ -311,7 +309,7 @@ impl Docker {
         for mount in leaks::mounts(id) {
             found.push(format!("mount {mount}"));
         }
-        for group in leaks::cgroups(&self.daemon.containerd.namespace) {
+        for group in cgroups::dirs(&self.daemon.containerd.namespace) {
             for entry in leaks::entries(&group, id) {
                 found.push(format!("cgroup {}", entry.display()));
             }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::Signal;
 
-use super::processes;
+use super::{cgroups, processes};
 
 /// The mount points of the host whose line in the table contains `word`.
 pub fn mounts(word: &str) -> Vec<String> {
@@ -17,26 +17,6 @@ pub fn mounts(word: &str) -> Vec<String> {
         .filter(|line| line.contains(word))
         .filter_map(|line| line.split(' ').nth(4))
         .map(str::to_owned)
-        .collect()
-}
-
-/// The mounted cgroup hierarchies.
-pub fn hierarchies() -> Vec<PathBuf> {
-    let table = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
-    table
-        .lines()
-        .filter(|line| line.contains(" - cgroup"))
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(PathBuf::from)
-        .collect()
-}
-
-/// The cgroups below `parent`, or `parent` itself, in every hierarchy.
-pub fn cgroups(parent: &str) -> Vec<PathBuf> {
-    hierarchies()
-        .into_iter()
-        .map(|mount| mount.join(parent))
-        .filter(|dir| dir.is_dir())
         .collect()
 }
 
@@ -80,7 +60,7 @@ pub fn kill_processes(namespace: &str) {
         if left.is_empty() {
             return;
         }
-        for dir in cgroups(namespace) {
+        for dir in cgroups::dirs(namespace) {
             thaw(&dir);
         }
         for process in left {
@@ -93,7 +73,7 @@ pub fn kill_processes(namespace: &str) {
 /// Kills the processes of the daemon's containers.
 pub fn kill_containers(namespace: &str) {
     let group = format!("/{namespace}/");
-    for dir in cgroups(namespace) {
+    for dir in cgroups::dirs(namespace) {
         thaw(&dir);
     }
     for process in processes::all() {
@@ -129,7 +109,7 @@ pub fn destroy(namespace: &str, dir: &Path) {
     for mount in mounts(&dir.to_string_lossy()).iter().rev() {
         let _ = umount2(mount.as_str(), MntFlags::MNT_DETACH);
     }
-    for group in cgroups(namespace) {
+    for group in cgroups::dirs(namespace) {
         remove_groups(&group);
     }
     for state in named(Path::new("/run/containerd/runc"), namespace) {

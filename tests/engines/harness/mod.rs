@@ -4,6 +4,9 @@
 #[path = "../../integration/harness/at_exit.rs"]
 pub mod at_exit;
 #[allow(dead_code, reason = "shared with the other test binary")]
+#[path = "../../integration/harness/cgroups.rs"]
+pub mod cgroups;
+#[allow(dead_code, reason = "shared with the other test binary")]
 #[path = "../../integration/harness/command.rs"]
 pub mod command;
 #[path = "../../integration/harness/diff.rs"]

@@ -47,6 +47,11 @@ pub fn is_unified() -> bool {
     HIERARCHIES.iter().all(|h| h.controllers.is_empty())
 }
 
+/// One of two values, by the version of the control groups.
+pub fn by_version(v1: &'static str, v2: &'static str) -> &'static str {
+    if is_unified() { v2 } else { v1 }
+}
+
 /// Whether the controller is on any hierarchy here. v2 freezes and guards
 /// devices without a controller.
 pub fn has(controller: &str) -> bool {
