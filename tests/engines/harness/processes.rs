@@ -74,8 +74,9 @@ pub fn is_alive(pid: i32) -> bool {
     })
 }
 
-pub fn signal(pid: i32, signal: Signal) {
-    let _ = kill(Pid::from_raw(pid), signal);
+/// Whether there is such a process still.
+pub fn signal(pid: i32, signal: Signal) -> bool {
+    kill(Pid::from_raw(pid), signal).is_ok()
 }
 
 /// Waits until the program of a container has a handler for the signal. Before it is executed, the process is
