@@ -69,9 +69,12 @@ fn every_flag_changes_its_own_file() {
             "16777216",
             "16777216",
         ),
-        // v2 limits swap alone, v1 memory and swap together.
+        // v1 limits memory and swap together. v2 limits swap alone, for which runc has to be told the memory.
         (
-            "--memory 67108864 --memory-swap 134217728",
+            by_version(
+                "--memory-swap 134217728",
+                "--memory 67108864 --memory-swap 134217728",
+            ),
             "memory.memsw.limit_in_bytes",
             "134217728",
             "67108864",
