@@ -27,6 +27,10 @@ on_every_docker! {
     limits,
     a_health_check,
     removal_by_force,
+}
+
+// Docker 20 knows runtimes by path only.
+on_one_docker! {
     a_runtime_by_its_type,
 }
 
@@ -420,9 +424,6 @@ fn removal_by_force(d: &mut Docker) {
 /// `--runtime` with the name of a shim needs no word in the daemon's
 /// configuration. Of the oracle it is runc's.
 fn a_runtime_by_its_type(d: &mut Docker) {
-    if !d.is_new() {
-        return;
-    }
     let outcome = d
         .docker("run --rm --network none --runtime")
         .arg(d.runtime_type())

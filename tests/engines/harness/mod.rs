@@ -159,3 +159,17 @@ macro_rules! on_every_docker {
         }
     };
 }
+
+/// Makes a test of each scenario below the newest Docker only.
+macro_rules! on_one_docker {
+    ($($scenario:ident),* $(,)?) => {
+        mod alone {
+            $(
+                #[test]
+                fn $scenario() {
+                    $crate::harness::dockerd::differential("docker-28", stringify!($scenario), super::$scenario);
+                }
+            )*
+        }
+    };
+}
