@@ -61,13 +61,77 @@ fn files(folders: &[&str], suffix: &str) -> Vec<String> {
     found
 }
 
-/// The code of a file without its unit tests.
+/// The code of a file without its unit tests, which are its end. What a
+/// `#[cfg(test)]` before them guards counts as code.
 fn code(file: &str) -> String {
     let text = read(file);
-    text.split("#[cfg(test)]")
+    text.split("#[cfg(test)]\nmod tests {")
         .next()
         .unwrap_or_default()
         .to_owned()
+}
+
+/// The names right behind `root::` in the code, those of a group in braces too.
+fn used(code: &str, root: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for rest in code.split(&format!("{root}::")).skip(1) {
+        let mut items = vec![String::new()];
+        let mut depth = 0;
+        for c in rest.chars() {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                ',' if depth == 1 => items.push(String::new()),
+                _ if depth <= 1 => items.last_mut().expect("an item").push(c),
+                _ => {}
+            }
+            let is_name = c == '_' || c.is_ascii_alphanumeric();
+            if depth <= 0 && !is_name {
+                break;
+            }
+        }
+        found.extend(items.iter().map(|item| {
+            let name = item
+                .trim_start()
+                .split(|c: char| !(c == '_' || c.is_ascii_alphanumeric()));
+            name.take(1).collect::<String>()
+        }));
+    }
+    // A comma at the end of a group.
+    found.remove("");
+    found
+}
+
+#[test]
+fn names_in_braces_are_seen() {
+    let code = "use crate::{\n    kernel::{mount, tty as t},\n    model,\n};\ncrate::log::line(1, std::fs::read())";
+    let rooms = ["kernel", "log", "model"].map(str::to_owned);
+    assert_eq!(used(code, "crate"), BTreeSet::from(rooms));
+}
+
+/// The folders and files of `src/` that are modules.
+fn rooms() -> BTreeSet<String> {
+    fs::read_dir(repository().join("src"))
+        .expect("src")
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name != "lib.rs" && name != "main.rs")
+        .map(|name| name.trim_end_matches(".rs").to_owned())
+        .collect()
+}
+
+/// The rooms of the table in ARCHITECTURE.md, each with what it may not do.
+fn rules() -> Vec<(String, String)> {
+    let text = read("ARCHITECTURE.md");
+    let rows = text.lines().filter_map(|line| {
+        let cells: Vec<_> = line.split('|').map(str::trim).collect();
+        let [_, room, _, _, may_not, _] = cells[..] else {
+            return None;
+        };
+        let room = room.strip_prefix('`')?.strip_suffix("/`")?;
+        Some((room.to_owned(), may_not.to_owned()))
+    });
+    rows.collect()
 }
 
 /// `config/elastic-mem.toml` holds every option as a comment `#key = value`; prose begins with a blank.
@@ -142,7 +206,7 @@ fn relative_links_of_documents_lead_to_files() {
 #[test]
 fn files_that_documents_name_exist() {
     let folders = [
-        "src/", "tests/", "docs/", "scripts/", "bench/", "demo/", "config/",
+        "src/", "tests/", "docs/", "scripts/", "bench/", "demo/", "config/", "data/",
     ];
     let mut missing = Vec::new();
     for file in files(&["."], ".md") {
@@ -160,16 +224,10 @@ fn files_that_documents_name_exist() {
 
 #[test]
 fn every_room_is_in_the_architecture() {
-    let text = read("ARCHITECTURE.md");
-    for entry in fs::read_dir(repository().join("src"))
-        .expect("src")
-        .flatten()
-    {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if entry.path().is_dir() {
-            assert!(text.contains(&format!("`{name}/`")), "src/{name}");
-        }
-    }
+    let mut named: BTreeSet<_> = rules().into_iter().map(|(room, _)| room).collect();
+    // The one room that is a file has a sentence below the table.
+    named.insert("log".to_owned());
+    assert_eq!(rooms(), named);
 }
 
 /// ARCHITECTURE.md names the tests that carry the invariants as `module::test`.
@@ -220,31 +278,60 @@ fn only_the_kernel_room_names_kernel_paths_or_is_unsafe() {
 
 #[test]
 fn the_pure_rooms_do_no_input_or_output_and_know_no_other_room() {
+    let parts = ["env", "fs", "net", "os", "process", "thread"];
     let words = [
-        "std::fs",
-        "std::env",
-        "std::process",
-        "std::net",
         "Instant",
         "SystemTime",
-        "tracing::",
+        "libc::",
+        "nix::",
+        "rustix",
+        "tokio",
+        "tracing",
         "print!",
         "println!",
     ];
-    let rooms = [
-        "cli", "shim", "sampler", "runtime", "config", "kernel", "log",
-    ];
-    for file in files(&["src/policy", "src/cost", "src/model"], ".rs") {
-        if file.ends_with("/tests.rs") {
+    let mut pure = 0;
+    for (room, may_not) in rules() {
+        if !may_not.contains("do input or output") {
             continue;
         }
-        let code = code(&file);
-        for word in words {
-            assert!(!code.contains(word), "{file} has {word:?}");
+        pure += 1;
+        // "use another room than `model`"
+        let mut allowed: BTreeSet<_> = may_not.split('`').skip(1).step_by(2).collect();
+        allowed.insert(&room);
+        for file in files(&[&format!("src/{room}")], ".rs") {
+            if file.ends_with("/tests.rs") {
+                continue;
+            }
+            let code = code(&file);
+            for word in words {
+                assert!(!code.contains(word), "{file} has {word:?}");
+            }
+            let std = used(&code, "std");
+            for part in parts {
+                assert!(!std.contains(part), "{file} uses std::{part}");
+            }
+            for other in used(&code, "crate").intersection(&rooms()) {
+                assert!(allowed.contains(other.as_str()), "{file} uses {other}");
+            }
         }
-        for room in rooms {
-            let arrow = format!("crate::{room}");
-            assert!(!code.contains(&arrow), "{file} has {arrow:?}");
+    }
+    assert!(pure > 1, "the table names no pure rooms");
+}
+
+#[test]
+fn cli_and_shim_are_used_by_no_other_room() {
+    let rules = rules();
+    let closed = rules
+        .iter()
+        .filter(|(_, may_not)| may_not.contains("be used by another room"));
+    let closed: Vec<_> = closed.map(|(room, _)| room.as_str()).collect();
+    assert_eq!(closed, ["cli", "shim"]);
+    for file in files(&["src"], ".rs") {
+        let used = used(&code(&file), "crate");
+        for room in &closed {
+            let inside = file.starts_with(&format!("src/{room}/"));
+            assert!(inside || !used.contains(*room), "{file} uses {room}");
         }
     }
 }
