@@ -4,15 +4,19 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::harness::{differential, eventually};
+use crate::harness::{Case, differential, eventually};
 use crate::machine::{MIB, field, group, has_cgroup2, hold};
+
+/// [`differential`] where every controller is on v2.
+fn on_cgroup2<F: Fn(&mut Case)>(scenario: F) {
+    if has_cgroup2() {
+        differential(scenario);
+    }
+}
 
 #[test]
 fn unified_settings_reach_their_files() {
-    if !has_cgroup2() {
-        return;
-    }
-    differential(|c| {
+    on_cgroup2(|c| {
         c.spec()["linux"]["resources"]["unified"] = json!({
             "memory.high": "50331648", "memory.min": "4194304", "memory.max": "67108864",
             "memory.oom.group": "1", "cpu.weight": "77", "pids.max": "40"
@@ -46,10 +50,7 @@ fn unknown_unified_settings_are_refused() {
 
 #[test]
 fn the_high_mark_slows_down_and_is_counted() {
-    if !has_cgroup2() {
-        return;
-    }
-    differential(|c| {
+    on_cgroup2(|c| {
         c.spec()["linux"]["resources"]["unified"] =
             json!({"memory.high": "16777216", "memory.swap.max": "0"});
         // Far above the mark; whether it gets there does not matter.
@@ -73,10 +74,7 @@ fn the_high_mark_slows_down_and_is_counted() {
 
 #[test]
 fn the_killing_of_a_child_is_counted_and_told() {
-    if !has_cgroup2() {
-        return;
-    }
-    differential(|c| {
+    on_cgroup2(|c| {
         c.spec()["linux"]["resources"]["memory"] = json!({"limit": 24 * MIB, "swap": 24 * MIB});
         c.script("dd if=/dev/zero of=/dev/null bs=64M count=1; echo code $?; sleep 1000");
         let outcome = c.create();
@@ -97,10 +95,7 @@ fn the_killing_of_a_child_is_counted_and_told() {
 
 #[test]
 fn a_group_that_dies_as_one_ends_the_container() {
-    if !has_cgroup2() {
-        return;
-    }
-    differential(|c| {
+    on_cgroup2(|c| {
         c.spec()["linux"]["resources"]["memory"] = json!({"limit": 24 * MIB, "swap": 24 * MIB});
         c.spec()["linux"]["resources"]["unified"] = json!({"memory.oom.group": "1"});
         c.script("dd if=/dev/zero of=/dev/null bs=64M count=1 & wait; echo alive");
@@ -110,10 +105,7 @@ fn a_group_that_dies_as_one_ends_the_container() {
 
 #[test]
 fn memory_can_be_reclaimed_from_outside() {
-    if !has_cgroup2() {
-        return;
-    }
-    differential(|c| {
+    on_cgroup2(|c| {
         // Cached pages of a file on a disk need no swap to go. /var/tmp is on one.
         let file = tempfile::NamedTempFile::new_in("/var/tmp").expect("file");
         fs::write(file.path(), vec![7_u8; 16 << 20]).expect("write");
@@ -147,10 +139,7 @@ fn memory_can_be_reclaimed_from_outside() {
 
 #[test]
 fn the_peak_of_memory_is_in_the_statistics() {
-    if !has_cgroup2() {
-        return;
-    }
-    differential(|c| {
+    on_cgroup2(|c| {
         hold(c);
         let text = c.call("events --stats ID").stdout;
         let stats: Value = serde_json::from_str(&text).expect("JSON");
@@ -167,10 +156,7 @@ fn the_peak_of_memory_is_in_the_statistics() {
 
 #[test]
 fn a_pause_freezes_the_groups_below_too() {
-    if !has_cgroup2() {
-        return;
-    }
-    differential(|c| {
+    on_cgroup2(|c| {
         c.up();
         fs::create_dir(group(c).join("below")).expect("mkdir");
         c.ok("pause ID");
@@ -186,16 +172,13 @@ fn a_pause_freezes_the_groups_below_too() {
     });
 }
 
-fn frozen_now(c: &crate::harness::Case) -> u64 {
+fn frozen_now(c: &Case) -> u64 {
     field(&c.cgroup_file("cgroup.events"), "frozen")
 }
 
 #[test]
 fn a_paused_container_can_be_killed() {
-    if !has_cgroup2() {
-        return;
-    }
-    differential(|c| {
+    on_cgroup2(|c| {
         c.up();
         c.ok("pause ID");
         c.ok("kill ID KILL");
@@ -207,10 +190,7 @@ fn a_paused_container_can_be_killed() {
 
 #[test]
 fn the_container_sees_its_group_as_the_root() {
-    if !has_cgroup2() {
-        return;
-    }
-    differential(|c| {
+    on_cgroup2(|c| {
         c.push("/linux/namespaces", [json!({"type": "cgroup"})]);
         c.push(
             "/mounts",
@@ -231,10 +211,7 @@ fn the_container_sees_its_group_as_the_root() {
 /// Once the container has moved its processes down, the kernel lets none in at the top.
 #[test]
 fn exec_goes_where_a_container_that_manages_groups_has_gone() {
-    if !has_cgroup2() {
-        return;
-    }
-    differential(|c| {
+    on_cgroup2(|c| {
         c.push("/linux/namespaces", [json!({"type": "cgroup"})]);
         c.push(
             "/mounts",
@@ -258,10 +235,7 @@ fn exec_goes_where_a_container_that_manages_groups_has_gone() {
 
 #[test]
 fn all_processes_can_be_signalled() {
-    if !has_cgroup2() {
-        return;
-    }
-    differential(|c| {
+    on_cgroup2(|c| {
         c.script("sleep 1000 & sleep 1001 & wait; sleep 1002");
         c.create();
         c.ok("start ID");

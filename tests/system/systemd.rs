@@ -47,6 +47,11 @@ impl Scope {
     fn is_known(&self) -> bool {
         !self.properties().contains("ActiveState=inactive")
     }
+
+    fn wait_until_gone(&self) {
+        let gone = eventually(|| (!self.folder().exists() && !self.is_known()).then_some(()));
+        assert!(gone.is_some(), "{}", self.properties());
+    }
 }
 
 const FILES: [&str; 8] = [
@@ -89,12 +94,16 @@ fn limit(c: &mut Case) {
     });
 }
 
+/// [`differential`] where there is systemd.
+fn on_systemd<F: Fn(&mut Case)>(scenario: F) {
+    if has_systemd() {
+        differential(scenario);
+    }
+}
+
 #[test]
 fn the_scope_has_the_limits_and_systemd_knows_them() {
-    if !has_systemd() {
-        return;
-    }
-    differential(|c| {
+    on_systemd(|c| {
         let scope = Scope::of(c);
         limit(c);
         up(c);
@@ -108,10 +117,7 @@ fn the_scope_has_the_limits_and_systemd_knows_them() {
 
 #[test]
 fn without_limits_the_scope_has_none() {
-    if !has_systemd() {
-        return;
-    }
-    differential(|c| {
+    on_systemd(|c| {
         let scope = Scope::of(c);
         up(c);
         note_scope(c, &scope);
@@ -121,42 +127,30 @@ fn without_limits_the_scope_has_none() {
 
 #[test]
 fn the_scope_goes_with_the_container() {
-    if !has_systemd() {
-        return;
-    }
-    differential(|c| {
+    on_systemd(|c| {
         let scope = Scope::of(c);
         up(c);
         assert!(scope.folder().is_dir() && scope.is_known());
         c.ok("--systemd-cgroup kill ID KILL");
         c.wait_for("stopped");
         c.ok("--systemd-cgroup delete ID");
-        let gone = eventually(|| (!scope.folder().exists() && !scope.is_known()).then_some(()));
-        c.note("gone", &gone.is_some().to_string());
-        assert!(gone.is_some(), "{}", scope.properties());
+        scope.wait_until_gone();
     });
 }
 
 #[test]
 fn delete_by_force_needs_no_flag() {
-    if !has_systemd() {
-        return;
-    }
-    differential(|c| {
+    on_systemd(|c| {
         let scope = Scope::of(c);
         up(c);
         c.ok("delete --force ID");
-        let gone = eventually(|| (!scope.folder().exists() && !scope.is_known()).then_some(()));
-        assert!(gone.is_some(), "{}", scope.properties());
+        scope.wait_until_gone();
     });
 }
 
 #[test]
 fn an_update_changes_files_and_properties() {
-    if !has_systemd() {
-        return;
-    }
-    differential(|c| {
+    on_systemd(|c| {
         let scope = Scope::of(c);
         limit(c);
         up(c);
@@ -178,10 +172,7 @@ fn an_update_changes_files_and_properties() {
 
 #[test]
 fn limits_survive_a_reload_of_systemd() {
-    if !has_systemd() {
-        return;
-    }
-    differential(|c| {
+    on_systemd(|c| {
         let scope = Scope::of(c);
         limit(c);
         // systemd does not know of our cpusets and drops them: docs/testing.md.
@@ -202,10 +193,7 @@ fn limits_survive_a_reload_of_systemd() {
 
 #[test]
 fn pause_resume_and_exec() {
-    if !has_systemd() {
-        return;
-    }
-    differential(|c| {
+    on_systemd(|c| {
         let scope = Scope::of(c);
         up(c);
         c.ok("--systemd-cgroup pause ID");
@@ -226,10 +214,7 @@ fn pause_resume_and_exec() {
 
 #[test]
 fn a_container_above_its_limit_is_killed_and_its_scope_goes() {
-    if !has_systemd() {
-        return;
-    }
-    differential(|c| {
+    on_systemd(|c| {
         let scope = Scope::of(c);
         c.spec()["linux"]["resources"]["memory"] = json!({"limit": 24 * MIB, "swap": 24 * MIB});
         c.script("exec dd if=/dev/zero of=/dev/null bs=64M count=1");
@@ -243,10 +228,7 @@ fn a_container_above_its_limit_is_killed_and_its_scope_goes() {
 
 #[test]
 fn device_rules_hold_in_a_scope() {
-    if !has_systemd() {
-        return;
-    }
-    differential(|c| {
+    on_systemd(|c| {
         let _scope = Scope::of(c);
         c.spec()["linux"]["devices"] = json!([
             {"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 0o666},
@@ -268,10 +250,7 @@ fn device_rules_hold_in_a_scope() {
 
 #[test]
 fn a_slice_of_its_name_is_made_for_it() {
-    if !has_systemd() {
-        return;
-    }
-    differential(|c| {
+    on_systemd(|c| {
         let id = c.id().to_owned();
         c.spec()["linux"]["cgroupsPath"] = json!(format!(":emt:{id}"));
         up(c);
@@ -282,10 +261,7 @@ fn a_slice_of_its_name_is_made_for_it() {
 
 #[test]
 fn a_path_in_another_form_is_refused() {
-    if !has_systemd() {
-        return;
-    }
-    differential(|c| {
+    on_systemd(|c| {
         c.idle();
         c.bundle.write();
         c.fails("--systemd-cgroup create --bundle BUNDLE ID", &["slice"]);
@@ -294,10 +270,7 @@ fn a_path_in_another_form_is_refused() {
 
 #[test]
 fn the_program_sees_where_it_is() {
-    if !has_systemd() {
-        return;
-    }
-    differential(|c| {
+    on_systemd(|c| {
         let _scope = Scope::of(c);
         c.script("cat /proc/self/cgroup");
         c.bundle.write();
