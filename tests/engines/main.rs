@@ -30,6 +30,9 @@
     reason = "process ids and exit codes, which are small, have several types"
 )]
 
+#[allow(dead_code, reason = "shared with the other test binaries")]
+#[path = "../common/mod.rs"]
+mod common;
 #[macro_use]
 mod harness;
 

@@ -21,6 +21,9 @@
     reason = "a test fails by panicking, and nothing here is an interface"
 )]
 
+#[allow(dead_code, reason = "shared with the other test binaries")]
+#[path = "../common/mod.rs"]
+mod common;
 mod harness;
 
 mod bad_config;

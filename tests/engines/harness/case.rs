@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::containerd::Containerd;
 use super::differential::Route;
-use super::{Cmd, Outcome, cgroups, eventually, image, leaks, processes, wait_until};
+use super::{Cmd, Outcome, cgroups, eventually, image, leaks, processes, wait_until, with_words};
 
 /// A scenario's view of a containerd. Names of containers are the scenario's
 /// own: `a` stands for an id that nobody else has.
@@ -64,13 +64,7 @@ impl Case {
 
     /// A plain client command; words with `@` in front become ids.
     pub fn ctr(&self, line: &str) -> Cmd {
-        line.split_whitespace()
-            .fold(self.daemon.ctr(), |cmd, word| {
-                match word.strip_prefix('@') {
-                    Some(name) => cmd.arg(self.id(name)),
-                    None => cmd.arg(word),
-                }
-            })
+        with_words(self.daemon.ctr(), line, |name| self.id(name))
     }
 
     /// Runs a client command and records nothing.
@@ -213,11 +207,7 @@ impl Case {
     }
 
     pub fn note_outcome(&mut self, label: &str, outcome: &Outcome) {
-        let text = format!(
-            "code {}\nstdout:\n{}\nstderr:\n{}",
-            outcome.code, outcome.stdout, outcome.stderr
-        );
-        self.note(label, &text);
+        self.note(label, &outcome.transcript());
     }
 
     /// Text without the words that differ between two runs.

@@ -1,19 +1,17 @@
 //! Private containerds.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use super::at_exit::at_exit;
 use super::command::spawn_plain;
+use super::daemon::{self, Shared};
 use super::{Cmd, eventually, host, image, leaks, processes};
 
 /// The environment variable that every process of a daemon inherits.
@@ -31,28 +29,10 @@ pub struct Containerd {
     ends: AtomicUsize,
 }
 
-static SHARED: Mutex<BTreeMap<String, Arc<Containerd>>> = Mutex::new(BTreeMap::new());
-
 /// The containerd that all tests of an engine share.
 pub fn shared(engine: &str) -> Arc<Containerd> {
-    let mut daemons = match SHARED.lock() {
-        Ok(daemons) => daemons,
-        // A daemon that did not start is tried again by the next test.
-        Err(poisoned) => poisoned.into_inner(),
-    };
-    if daemons.is_empty() {
-        at_exit(|| {
-            if let Ok(mut daemons) = SHARED.lock() {
-                daemons.clear();
-            }
-        });
-    }
-    if let Some(daemon) = daemons.get(engine) {
-        return Arc::clone(daemon);
-    }
-    let daemon = Arc::new(Containerd::start(engine));
-    daemons.insert(engine.to_owned(), Arc::clone(&daemon));
-    daemon
+    static SHARED: Shared<Containerd> = Shared::new();
+    SHARED.get(engine, Containerd::start, || SHARED.end())
 }
 
 impl Containerd {
@@ -174,16 +154,9 @@ address = "{dir}/c.sock.ttrpc"
     /// Ends the daemon's process. Shims and containers stay.
     pub fn end(&self, signal: Signal) {
         self.ends.fetch_add(1, Ordering::Relaxed);
-        let Some(mut child) = self.child.lock().expect("child").take() else {
-            return;
-        };
-        processes::signal(child.id() as i32, signal);
-        let end = Instant::now() + Duration::from_secs(20);
-        while child.try_wait().expect("wait").is_none() {
-            if Instant::now() > end {
-                let _ = child.kill();
-            }
-            std::thread::sleep(Duration::from_millis(10));
+        let child = self.child.lock().expect("child").take();
+        if let Some(child) = child {
+            daemon::stop(child, signal);
         }
     }
 
@@ -215,9 +188,7 @@ address = "{dir}/c.sock.ttrpc"
     }
 
     pub fn log_tail(&self) -> String {
-        let text = fs::read_to_string(self.log()).unwrap_or_default();
-        let lines: Vec<_> = text.lines().collect();
-        lines[lines.len().saturating_sub(30)..].join("\n")
+        daemon::tail(&self.log())
     }
 }
 

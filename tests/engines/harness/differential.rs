@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::containerd::{self, Containerd};
-use super::{Case, DEADLINE, diff, host, say, skip};
+use super::diff::{self, Entry, Transcript};
+use super::{Case, DEADLINE, host, say, skip};
 
 /// The scenarios that also run on the command line below runc's shim under a
 /// containerd. Few: tests/integration holds what the verbs do. Those of Docker
@@ -68,8 +69,6 @@ impl Route {
     }
 }
 
-pub type Entry = (String, String);
-pub type Transcript = Vec<Entry>;
 pub type Panic = Box<dyn std::any::Any + Send>;
 
 /// A difference that is meant.
@@ -290,30 +289,16 @@ fn is_part(part: &str, whole: &str) -> bool {
 }
 
 fn compare(test: &str, route: Route, expected: &[Entry], actual: &[Entry]) -> String {
-    let mut report = String::new();
-    for (index, (label, text)) in expected.iter().enumerate() {
-        let (our_label, our_text) = match actual.get(index) {
-            Some((label, text)) => (label.as_str(), text.as_str()),
-            None => ("(missing)", ""),
-        };
-        if label == our_label && (text == our_text || (label == LEFT && is_part(our_text, text))) {
-            continue;
+    diff::transcripts(expected, actual, |label, text, our_text| {
+        if label == LEFT && is_part(our_text, text) {
+            return true;
         }
         let allowed = ALLOWED.iter().find(|allowed| {
             allowed.route == route && test.ends_with(allowed.test) && label == allowed.label
         });
         if let Some(allowed) = allowed {
             say(&format!("ALLOWED {test}: {label}: {}", allowed.reason));
-            continue;
         }
-        report.push_str(&format!("== {label}\n"));
-        if label != our_label {
-            report.push_str(&format!("   ours is at {our_label}\n"));
-        }
-        report.push_str(&diff::lines(text, our_text));
-    }
-    for (label, text) in actual.iter().skip(expected.len()) {
-        report.push_str(&format!("== only ours: {label}\n{text}\n"));
-    }
-    report
+        allowed.is_some()
+    })
 }

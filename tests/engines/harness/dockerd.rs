@@ -1,6 +1,5 @@
 //! Private Docker daemons, each on a private containerd.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,12 +10,14 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use super::at_exit::at_exit;
 use super::command::spawn_plain;
 use super::containerd::{Containerd, MARK};
-use super::differential::{LEFT, Route, Transcript, compare_routes};
+use super::daemon::{self, Shared};
+use super::diff::Transcript;
+use super::differential::{LEFT, Route, compare_routes};
 use super::{
     Cmd, DEADLINE, Outcome, cgroups, eventually, host, image, leaks, processes, skip, wait_until,
+    with_words,
 };
 
 /// A dockerd and the containerd below it.
@@ -27,26 +28,9 @@ pub struct Dockerd {
     child: Mutex<Option<Child>>,
 }
 
-static SHARED: Mutex<BTreeMap<String, Arc<Dockerd>>> = Mutex::new(BTreeMap::new());
-
 fn shared(engine: &str) -> Arc<Dockerd> {
-    let mut daemons = match SHARED.lock() {
-        Ok(daemons) => daemons,
-        Err(poisoned) => poisoned.into_inner(),
-    };
-    if daemons.is_empty() {
-        at_exit(|| {
-            if let Ok(mut daemons) = SHARED.lock() {
-                daemons.clear();
-            }
-        });
-    }
-    if let Some(daemon) = daemons.get(engine) {
-        return Arc::clone(daemon);
-    }
-    let daemon = Arc::new(Dockerd::start(engine));
-    daemons.insert(engine.to_owned(), Arc::clone(&daemon));
-    daemon
+    static SHARED: Shared<Dockerd> = Shared::new();
+    SHARED.get(engine, Dockerd::start, || SHARED.end())
 }
 
 fn containerd_of(engine: &str) -> &'static str {
@@ -136,26 +120,17 @@ impl Dockerd {
     }
 
     fn log_tail(&self) -> String {
-        let text = fs::read_to_string(self.dir().join("dockerd.log")).unwrap_or_default();
-        let lines: Vec<_> = text.lines().collect();
-        lines[lines.len().saturating_sub(40)..].join("\n")
+        daemon::tail(&self.dir().join("dockerd.log"))
     }
 }
 
 impl Drop for Dockerd {
     fn drop(&mut self) {
         let child = self.child.lock().ok().and_then(|mut child| child.take());
-        if let Some(mut child) = child {
+        if let Some(child) = child {
             // Containers that a failed test left would be stopped one after the other, 10 s each.
             leaks::kill_containers(&self.containerd.namespace);
-            processes::signal(child.id() as i32, Signal::SIGTERM);
-            let end = Instant::now() + Duration::from_secs(20);
-            while child.try_wait().is_ok_and(|status| status.is_none()) {
-                if Instant::now() > end {
-                    let _ = child.kill();
-                }
-                std::thread::sleep(Duration::from_millis(10));
-            }
+            daemon::stop(child, Signal::SIGTERM);
         }
     }
 }
@@ -182,13 +157,7 @@ impl Docker {
 
     /// A client command; words with `@` in front become names of containers.
     pub fn docker(&self, line: &str) -> Cmd {
-        line.split_whitespace()
-            .fold(self.daemon.docker(), |cmd, word| {
-                match word.strip_prefix('@') {
-                    Some(name) => cmd.arg(self.name(name)),
-                    None => cmd.arg(word),
-                }
-            })
+        with_words(self.daemon.docker(), line, |name| self.name(name))
     }
 
     /// `docker run` of a shell script.
@@ -263,11 +232,7 @@ impl Docker {
     }
 
     pub fn note_outcome(&mut self, label: &str, outcome: &Outcome) {
-        let text = format!(
-            "code {}\nstdout:\n{}\nstderr:\n{}",
-            outcome.code, outcome.stdout, outcome.stderr
-        );
-        self.note(label, &text);
+        self.note(label, &outcome.transcript());
     }
 
     /// `docker exec` of a shell script.

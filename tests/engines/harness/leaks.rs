@@ -60,9 +60,7 @@ pub fn kill_processes(namespace: &str) {
         if left.is_empty() {
             return;
         }
-        for dir in cgroups::dirs(namespace) {
-            thaw(&dir);
-        }
+        kill_containers(namespace);
         for process in left {
             processes::signal(process.pid, Signal::SIGKILL);
         }
@@ -72,35 +70,9 @@ pub fn kill_processes(namespace: &str) {
 
 /// Kills the processes of the daemon's containers.
 pub fn kill_containers(namespace: &str) {
-    let group = format!("/{namespace}/");
     for dir in cgroups::dirs(namespace) {
-        thaw(&dir);
+        cgroups::kill(&dir);
     }
-    for process in processes::all() {
-        if process.cgroups.contains(&group) {
-            processes::signal(process.pid, Signal::SIGKILL);
-        }
-    }
-}
-
-/// A frozen v1 group does not let its members die.
-fn thaw(dir: &Path) {
-    let _ = fs::write(dir.join("freezer.state"), "THAWED");
-    let _ = fs::write(dir.join("cgroup.freeze"), "0");
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            thaw(&entry.path());
-        }
-    }
-}
-
-fn remove_groups(dir: &Path) {
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_groups(&entry.path());
-        }
-    }
-    let _ = fs::remove_dir(dir);
 }
 
 /// Removes everything of a daemon whose own process has ended.
@@ -110,7 +82,7 @@ pub fn destroy(namespace: &str, dir: &Path) {
         let _ = umount2(mount.as_str(), MntFlags::MNT_DETACH);
     }
     for group in cgroups::dirs(namespace) {
-        remove_groups(&group);
+        cgroups::remove_empty(&group);
     }
     for state in named(Path::new("/run/containerd/runc"), namespace) {
         let _ = fs::remove_dir_all(state);

@@ -1,24 +1,8 @@
 //! The test bench: private daemons, commands with deadlines, comparison with runc.
 
-// What the two test binaries have in common.
-#[path = "../../integration/harness/at_exit.rs"]
-pub mod at_exit;
-#[allow(dead_code, reason = "shared with the other test binary")]
-#[path = "../../integration/harness/cgroups.rs"]
-pub mod cgroups;
-#[allow(dead_code, reason = "shared with the other test binary")]
-#[path = "../../integration/harness/command.rs"]
-pub mod command;
-#[path = "../../integration/harness/diff.rs"]
-pub mod diff;
-#[allow(dead_code, reason = "shared with the other test binary")]
-#[path = "../../integration/harness/pty.rs"]
-pub mod pty;
-#[path = "../../integration/harness/skip.rs"]
-pub mod skip;
-
 pub mod case;
 pub mod containerd;
+pub mod daemon;
 pub mod differential;
 pub mod dockerd;
 pub mod events;
@@ -31,43 +15,20 @@ pub mod terminal;
 pub mod ttrpc;
 
 pub use case::Case;
-pub use command::{Cmd, Outcome};
 pub use differential::{Route, differential};
 pub use dockerd::Docker;
-pub use skip::{say, skip};
 
-use std::sync::LazyLock;
-use std::time::{Duration, Instant};
+pub use crate::common::{
+    Cmd, DEADLINE, Outcome, at_exit, cgroups, command, diff, eventually, pty, say, skip, wait_until,
+};
 
-/// How long anything may take before a test gives up. Generous: the suite
-/// must hold on a machine that is busy compiling. `ELASTIC_MEM_PATIENCE` is
-/// how many times as long, for a machine that is an emulator.
-pub static DEADLINE: LazyLock<Duration> = LazyLock::new(|| {
-    let factor = std::env::var("ELASTIC_MEM_PATIENCE")
-        .map_or(1, |text| text.parse().expect("ELASTIC_MEM_PATIENCE"));
-    Duration::from_secs(60) * factor
-});
-
-/// Polls `probe` until it yields a value; `None` after [`DEADLINE`].
-pub fn eventually<T>(mut probe: impl FnMut() -> Option<T>) -> Option<T> {
-    let end = Instant::now() + *DEADLINE;
-    loop {
-        if let Some(value) = probe() {
-            return Some(value);
-        }
-        if Instant::now() > end {
-            return None;
-        }
-        std::thread::sleep(Duration::from_millis(15));
-    }
-}
-
-/// Polls until `holds`.
-///
-/// # Panics
-/// When it does not before the deadline.
-pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    eventually(|| holds().then_some(())).unwrap_or_else(|| panic!("never: {what}"));
+/// The command with the words of a line; those with `@` in front are names of containers.
+pub fn with_words(cmd: Cmd, line: &str, full_name: impl Fn(&str) -> String) -> Cmd {
+    line.split_whitespace()
+        .fold(cmd, |cmd, word| match word.strip_prefix('@') {
+            Some(name) => cmd.arg(full_name(name)),
+            None => cmd.arg(word),
+        })
 }
 
 /// Makes a test per containerd of each scenario.

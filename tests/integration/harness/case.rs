@@ -185,11 +185,7 @@ impl Case {
     }
 
     pub fn expect_code(&mut self, label: &str, outcome: &Outcome, code: i32) {
-        let text = format!(
-            "code {}\nstdout:\n{}\nstderr:\n{}",
-            outcome.code, outcome.stdout, outcome.stderr
-        );
-        self.note(label, &text);
+        self.note(label, &outcome.transcript());
         assert_eq!(outcome.code, code, "{outcome}");
     }
 

@@ -2,7 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use super::{Case, diff, host, say, skip};
+use super::diff::{self, Entry, Transcript};
+use super::{Case, host, say, skip};
 
 /// A difference that is meant.
 struct Allowed {
@@ -49,8 +50,6 @@ pub fn differential<F: Fn(&mut Case)>(scenario: F) {
     }
 }
 
-type Entry = (String, String);
-type Transcript = Vec<Entry>;
 type Panic = Box<dyn std::any::Any + Send>;
 
 fn transcript(
@@ -78,30 +77,13 @@ fn test_name<F>() -> String {
 }
 
 fn compare(test: &str, expected: &[Entry], actual: &[Entry]) -> String {
-    let mut report = String::new();
-    for (index, (label, text)) in expected.iter().enumerate() {
-        let (our_label, our_text) = match actual.get(index) {
-            Some((label, text)) => (label.as_str(), text.as_str()),
-            None => ("(missing)", ""),
-        };
-        if label == our_label && text == our_text {
-            continue;
-        }
+    diff::transcripts(expected, actual, |label, _, _| {
         let allowed = ALLOWED
             .iter()
             .find(|allowed| test.ends_with(allowed.test) && label == allowed.label);
         if let Some(allowed) = allowed {
             say(&format!("ALLOWED {test}: {label}: {}", allowed.reason));
-            continue;
         }
-        report.push_str(&format!("== {label}\n"));
-        if label != our_label {
-            report.push_str(&format!("   ours is at {our_label}\n"));
-        }
-        report.push_str(&diff::lines(text, our_text));
-    }
-    for (label, text) in actual.iter().skip(expected.len()) {
-        report.push_str(&format!("== only ours: {label}\n{text}\n"));
-    }
-    report
+        allowed.is_some()
+    })
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::cgroups;
+use super::{cgroups, processes};
 
 /// The environment variable every command of the suite carries; helpers that
 /// a runtime forks inherit it.
@@ -29,33 +29,16 @@ pub fn leftovers(mark: &str, cgroup: &str, bundle: &Path, root: &Path) -> Vec<St
 
 /// Live processes that carry our mark or are in our cgroup.
 pub fn processes(mark: &str, cgroup: &str) -> Vec<(i32, String)> {
-    let mark = format!("{MARK}={mark}\0");
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").expect("/proc").flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok()) else {
-            continue;
-        };
-        let read = |file: &str| fs::read(entry.path().join(file)).unwrap_or_default();
-        let status = String::from_utf8_lossy(&read("status")).into_owned();
-        // A zombie waits for its parent, which may be any reaper of the host.
-        if status.is_empty() || status.contains("\nState:\tZ") || status.contains("\nState:\tX") {
-            continue;
-        }
-        let environ = read("environ");
-        let marked = environ
-            .windows(mark.len())
-            .any(|window| window == mark.as_bytes());
-        let groups = String::from_utf8_lossy(&read("cgroup")).into_owned();
-        let inside = groups.lines().any(|line| {
-            let path = line.splitn(3, ':').nth(2).unwrap_or_default();
-            path == cgroup || path.starts_with(&format!("{cgroup}/"))
-        });
-        if marked || inside {
-            let name = status.lines().next().unwrap_or_default();
-            found.push((pid, name.trim_start_matches("Name:\t").to_owned()));
-        }
-    }
-    found
+    let below = format!("{cgroup}/");
+    let is_inside = |line: &str| {
+        let path = line.splitn(3, ':').nth(2).unwrap_or_default();
+        path == cgroup || path.starts_with(&below)
+    };
+    processes::all()
+        .into_iter()
+        .filter(|p| p.has_environment(MARK, mark) || p.cgroups.lines().any(is_inside))
+        .map(|p| (p.pid, p.name))
+        .collect()
 }
 
 /// Mount points of the host at or below `dir`.

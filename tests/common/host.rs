@@ -15,11 +15,22 @@ pub fn our_program() -> PathBuf {
     path
 }
 
-/// The oracle, if this machine has one.
+/// The oracle, if this machine has one or `scripts/engines` has fetched it.
 pub fn runc_program() -> Option<PathBuf> {
     std::env::var_os("RUNC_BIN")
         .map(PathBuf::from)
         .or_else(|| find("runc"))
+        .or_else(|| Some(engine("runc")?.join("usr/sbin/runc")))
+}
+
+/// The unpacked package of an engine, if `scripts/engines` has been run.
+pub fn engine(name: &str) -> Option<PathBuf> {
+    let store = std::env::var_os("ELASTIC_MEM_ENGINES").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/engines"),
+        PathBuf::from,
+    );
+    let dir = store.join(name);
+    dir.join(".stamp").is_file().then_some(dir)
 }
 
 /// Looks a program up in `PATH` and in the sbin directories, which are not in

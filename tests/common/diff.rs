@@ -1,4 +1,36 @@
-//! A line diff for failure reports.
+//! What differs between texts and between transcripts, for failure reports.
+
+/// What was seen of a scenario: labels and texts.
+pub type Transcript = Vec<Entry>;
+pub type Entry = (String, String);
+
+/// The differences between two transcripts. Of texts with the same label that
+/// differ, `is_meant` tells whether they may.
+pub fn transcripts(
+    expected: &[Entry],
+    actual: &[Entry],
+    is_meant: impl Fn(&str, &str, &str) -> bool,
+) -> String {
+    let mut report = String::new();
+    for (index, (label, text)) in expected.iter().enumerate() {
+        let (our_label, our_text) = match actual.get(index) {
+            Some((label, text)) => (label.as_str(), text.as_str()),
+            None => ("(missing)", ""),
+        };
+        if label == our_label && (text == our_text || is_meant(label, text, our_text)) {
+            continue;
+        }
+        report.push_str(&format!("== {label}\n"));
+        if label != our_label {
+            report.push_str(&format!("   ours is at {our_label}\n"));
+        }
+        report.push_str(&lines(text, our_text));
+    }
+    for (label, text) in actual.iter().skip(expected.len()) {
+        report.push_str(&format!("== only ours: {label}\n{text}\n"));
+    }
+    report
+}
 
 /// The differing lines of two texts with the line before each difference:
 /// `-` is the expected text's, `+` the actual one's. Transcripts are short, so

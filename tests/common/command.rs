@@ -192,6 +192,14 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// All that a caller sees.
+    pub fn transcript(&self) -> String {
+        format!(
+            "code {}\nstdout:\n{}\nstderr:\n{}",
+            self.code, self.stdout, self.stderr
+        )
+    }
+
     /// What has arrived on standard output by now: a detached container
     /// writes to it after the command has ended.
     pub fn stdout_now(&self) -> String {
