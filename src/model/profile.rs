@@ -121,6 +121,9 @@ pub struct InputBins {
     /// Share of the runs that were put into a class whose memory was not enough when they were not learned from
     /// (cross-validation).
     pub false_positives: f64,
+    /// Cost of those runs, as a share of their cost with one class: memory granted times duration, and a price for
+    /// those that were granted too little.
+    pub relative_cost: f64,
 }
 
 impl InputBins {
@@ -210,6 +213,7 @@ mod tests {
             feature: "pixels".to_owned(),
             edges: vec![100.0, 2.5e6],
             false_positives: 0.0,
+            relative_cost: 0.5,
         };
         let class = |value| bins.class(value).unwrap();
         assert_eq!(class(100.0).as_str(), "pixels<=100");
