@@ -10,7 +10,7 @@
 //! - [`kernel`]: control groups, processes, terminals; the only room with paths under `/sys` and `/proc`
 //!   and the only one with `unsafe`.
 //! - [`sampler`]: the thread that looks at the memory of containers and writes traces.
-//! - [`policy`]: what is decided; pure.
+//! - [`policy`]: what is decided, such as profiles learned from traces; pure.
 //! - [`cost`]: what providers charge for a run; pure.
 //! - [`model`]: names and quantities.
 //!

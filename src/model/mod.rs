@@ -3,6 +3,7 @@
 //! No input or output, no clock, no logging.
 
 mod function;
+mod hull;
 mod id;
 pub mod profile;
 mod size;

@@ -8,29 +8,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bytes, ClassName, FunctionKey, RunId};
+use super::{Bytes, ClassName, FunctionKey, InvalidName, RunId};
 
-/// Memory of one kind over time: the value of bin `i` is the largest in `[i * width, (i + 1) * width)`.
-///
-/// Over several runs this is the hull of the runs (Spillner, WoSC 2020, section 3, there called convex hull).
-/// After the last bin there is nothing: the run has ended.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Hull {
-    /// Width of a bin, above zero unless there is none.
-    #[serde(rename = "widthUs", with = "micros")]
-    pub width: Duration,
-    /// One value for each bin, without gaps.
-    pub bins: Vec<Bytes>,
-}
-
-/// Hulls of the two kinds of memory.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Hulls {
-    /// Anonymous, shared and kernel memory: what cannot be dropped.
-    pub held: Hull,
-    /// Page cache.
-    pub file: Hull,
-}
+pub use super::hull::{BinWidth, Hull, Hulls, InvalidWidth};
 
 /// What is kept of one run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -57,13 +37,13 @@ pub struct Digest {
     pub cpu: Option<Duration>,
     /// Largest sum of anonymous, shared and kernel memory.
     pub held_peak: Bytes,
-    /// Largest page cache.
+    /// Largest page cache, without shared memory.
     pub file_peak: Bytes,
     /// Largest usage, by the kernel's own counter where there is one.
     pub usage_peak: Bytes,
-    /// Whether the page cache was cold: files had to be read that other runs found in memory.
-    #[serde(default)]
-    pub cold: bool,
+    /// Whether the run came to its end and had all the memory that it asked for. The figures of a run that did not
+    /// are lower bounds: they raise hulls and largest peaks, and count as no run.
+    pub complete: bool,
     /// Over wall time.
     pub wall: Hulls,
     /// Over CPU time.
@@ -71,7 +51,7 @@ pub struct Digest {
     pub by_cpu: Option<Hulls>,
 }
 
-/// Quantiles of a figure over the runs.
+/// Quantiles of a figure over the complete runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Quantiles {
     /// The smallest.
@@ -82,14 +62,15 @@ pub struct Quantiles {
     pub p90: Bytes,
     /// 99 of 100 runs are at or below it.
     pub p99: Bytes,
-    /// The largest.
+    /// The largest, of incomplete runs too.
     pub max: Bytes,
 }
 
-/// How often a run would have left the barrelled hull of the others (leave one out).
+/// How often a run would have left the barrelled hull of the others (leave one out). After the last bin of the others
+/// their largest value is what they have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Confidence {
-    /// Runs that were left out, one after the other.
+    /// Complete runs that were left out, one after the other; 0 if there is but one.
     pub runs: u32,
     /// Those that exceeded the barrelled hull of the rest at some moment.
     pub violations: u32,
@@ -101,9 +82,9 @@ pub struct Confidence {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClassProfile {
-    /// How many runs it comes from.
+    /// How many complete runs it comes from.
     pub runs: u32,
-    /// How many of them had a cold page cache.
+    /// How many of them had a cold page cache: files had to be read that other runs found in memory.
     pub cold_runs: u32,
     /// Peaks of anonymous, shared and kernel memory.
     pub held_peak: Quantiles,
@@ -114,10 +95,10 @@ pub struct ClassProfile {
     pub cold_file_peak: Option<Quantiles>,
     /// Peaks of usage.
     pub usage_peak: Quantiles,
-    /// Longest run.
+    /// Longest complete run.
     #[serde(rename = "durationUs", with = "micros")]
     pub duration: Duration,
-    /// Hulls over wall time.
+    /// Hulls over wall time. That of the page cache is of the runs of `file_peak`.
     pub wall: Hulls,
     /// Leave-one-out check of the hull over wall time.
     pub wall_confidence: Confidence,
@@ -137,8 +118,29 @@ pub struct InputBins {
     pub feature: String,
     /// Upper edges of all classes but the last, ascending; a value on an edge belongs below it.
     pub edges: Vec<f64>,
-    /// Share of the runs that were put into a class whose memory was not enough when they were not learned from.
+    /// Share of the runs that were put into a class whose memory was not enough when they were not learned from
+    /// (cross-validation).
     pub false_positives: f64,
+    /// Cost of those runs, as a share of their cost with one class: memory granted times duration, and a price for
+    /// those that were granted too little.
+    pub relative_cost: f64,
+}
+
+impl InputBins {
+    /// The class of an input with this value of the feature, such as `pixels<=65536`, or `pixels>65536` for the last.
+    ///
+    /// # Errors
+    ///
+    /// The name of the feature cannot stand in the name of a class.
+    pub fn class(&self, value: f64) -> Result<ClassName, InvalidName> {
+        let feature = &self.feature;
+        let above = self.edges.iter().find(|edge| value <= **edge);
+        match (above, self.edges.last()) {
+            (Some(edge), _) => format!("{feature}<={edge}").parse(),
+            (None, Some(edge)) => format!("{feature}>{edge}").parse(),
+            (None, None) => Ok(ClassName::all()),
+        }
+    }
 }
 
 /// What was learned of one function.
@@ -152,7 +154,7 @@ pub struct Profile {
     /// How runs without a given class are put into one; none when one class is enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bins: Option<InputBins>,
-    /// By class; the class `*` holds all runs.
+    /// By class; the class `*` holds all runs. A class without a complete run is not there.
     pub classes: BTreeMap<ClassName, ClassProfile>,
     /// The runs that it was learned from.
     pub runs: BTreeSet<RunId>,
@@ -198,5 +200,29 @@ mod micros_option {
         from: D,
     ) -> Result<Option<Duration>, D::Error> {
         Ok(Option::<u64>::deserialize(from)?.map(Duration::from_micros))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_on_an_edge_belongs_below_it() {
+        let bins = InputBins {
+            feature: "pixels".to_owned(),
+            edges: vec![100.0, 2.5e6],
+            false_positives: 0.0,
+            relative_cost: 0.5,
+        };
+        let class = |value| bins.class(value).unwrap();
+        assert_eq!(class(100.0).as_str(), "pixels<=100");
+        assert_eq!(class(100.5).as_str(), "pixels<=2500000");
+        assert_eq!(class(1e9).as_str(), "pixels>2500000");
+        let wrong = InputBins {
+            feature: "a,b".to_owned(),
+            ..bins
+        };
+        assert!(wrong.class(1.0).is_err());
     }
 }

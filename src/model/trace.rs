@@ -87,7 +87,7 @@ pub struct Sample {
     pub usage: Option<Bytes>,
     /// Anonymous memory.
     pub anon: Option<Bytes>,
-    /// Page cache.
+    /// Page cache, without shared memory and tmpfs.
     pub file: Option<Bytes>,
     /// Shared memory and tmpfs.
     pub shmem: Option<Bytes>,

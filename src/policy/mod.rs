@@ -1,3 +1,7 @@
-//! What is decided: pure, without input or output, without a clock, without a log.
+//! What is decided, from facts that others gathered.
+//!
+//! No input or output, no clock, no logging: the same facts give the same decision, so that one can be explained and
+//! replayed.
 
 pub mod identity;
+pub mod learn;
