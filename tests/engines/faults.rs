@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::Signal;
 
+use crate::harness::differential::is_of_others;
 use crate::harness::{Case, Cmd, processes, wait_until};
 
 ours_on_every_containerd! {
@@ -158,11 +159,7 @@ fn recover(c: &mut Case, name: &str, when: &str) {
     let mut restarted = false;
     let settled = crate::harness::eventually(|| {
         left = c.leftovers();
-        // The client removes its FIFOs, unless it has failed before.
-        left.retain(|line| line.trim() != "fifo");
-        // containerd renames a bundle before it removes it, and never looks at such a name again.
-        let half_removed = format!("/.{id}");
-        left.retain(|line| !line.trim_end().ends_with(&half_removed));
+        left.retain(|line| !is_of_others(line, &c.id("")));
         if began.elapsed() > Duration::from_secs(3) && !restarted {
             // What containerd had begun when it was killed, it looks for when it starts.
             restarted = true;
