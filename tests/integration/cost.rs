@@ -179,7 +179,10 @@ fn what_is_wrong_is_named() {
     let own = file.to_string_lossy().into_owned();
     let aws = "aws-lambda";
     let cases: [(&[&str], &str); 8] = [
-        (&["--used", "-5MB", "--duration", "1s"], "invalid size"),
+        (
+            &["--used", "-1", "--duration", "1s"],
+            "invalid size: \"-1\" (want a number of bytes with an optional unit such as 64m)",
+        ),
         (&["--used", "5MB", "--duration", "NaNs"], "invalid duration"),
         (&["--used", "5MB"], "--duration is missing"),
         (&["--duration", "1s"], "--used is missing"),
