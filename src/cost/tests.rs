@@ -148,6 +148,26 @@ fn time_and_memory_round_up_at_their_steps() {
 }
 
 #[test]
+fn prices_change_in_the_month_from_which_they_hold() {
+    // The sample of the paper: 64 MB and 100 ms steps, then 1 MB and 1 ms, then tiers.
+    for (date, size, gross) in [
+        ("2020-11", 832, "28.6340"),
+        ("2020-12", 772, "26.5868"),
+        ("2022-07", 772, "26.5868"),
+        ("2026-10", 772, "26.5868"),
+    ] {
+        let bill = billed("aws-lambda", date, &sample());
+        let found = (bill.size, rounded(bill.gross, 4));
+        assert_eq!(found, (mb(size), gross.to_owned()), "{date}");
+    }
+    let large = Usage::flat(mb(10240), Duration::from_secs(1000), 1_000_000);
+    for (date, memory) in [("2022-07", "166667"), ("2022-08", "160000.2")] {
+        let bill = billed("aws-lambda", date, &large);
+        assert_eq!(bill.parts.memory, amount(memory).unwrap(), "{date}");
+    }
+}
+
+#[test]
 fn wasted_time_is_apart_from_wasted_memory() {
     let bill = billed(
         "aws-lambda",
