@@ -7,7 +7,7 @@ use rust_decimal::Decimal;
 
 use super::CostError;
 use super::money::{percent, plus};
-use super::tariff::{CpuAmount, CpuPrice, MemoryBilling, Tariff};
+use super::tariff::{CpuAmount, CpuPrice, CpuUnit, MemoryBilling, Tariff};
 use crate::model::{Bytes, MemoryTime};
 
 /// What a function did: every run of the month is like this one.
@@ -25,7 +25,7 @@ pub struct Usage {
     pub duration: Duration,
     /// CPU time of one run; absent: all allocated CPU, all the time.
     pub cpu_time: Option<Duration>,
-    /// CPU of the instance where it is chosen apart from memory; absent: what the price file says.
+    /// vCPUs of the instance where they are chosen apart from memory; absent: what the price file says.
     pub cpus: Option<Decimal>,
     /// Runs in a month.
     pub requests: u64,
@@ -126,11 +126,11 @@ pub enum CpuReason {
     /// It has no price of its own.
     InMemoryPrice,
     /// So much as is allocated, for the billed time.
-    Allocated(Decimal),
+    Allocated(Decimal, CpuUnit),
     /// CPU time as measured.
     Used(Duration),
     /// CPU time is billed but not known: so much as is allocated, all the time, which is the most it can be.
-    AssumedBusy(Decimal),
+    AssumedBusy(Decimal, CpuUnit),
 }
 
 /// Why a bill is what it is.
@@ -171,11 +171,13 @@ impl fmt::Display for Reason {
         }
         match self.cpu {
             CpuReason::InMemoryPrice => f.write_str("; CPU has no price of its own"),
-            CpuReason::Allocated(amount) => write!(f, "; CPU {amount} for the billed time"),
+            CpuReason::Allocated(amount, unit) => {
+                write!(f, "; {amount} {unit} for the billed time")
+            }
             CpuReason::Used(time) => write!(f, "; CPU time {time:?}"),
-            CpuReason::AssumedBusy(amount) => write!(
+            CpuReason::AssumedBusy(amount, unit) => write!(
                 f,
-                "; CPU time is not known: {amount} busy for the whole duration, the most it can be"
+                "; CPU time is not known: {amount} {unit} busy for the whole duration, the most it can be"
             ),
         }
     }
@@ -345,7 +347,10 @@ fn cpu(
     let amount = match &price.amount {
         // The lists have the same length: `Tariff::new`.
         CpuAmount::PerSize(list) => list.get(place).copied().unwrap_or_default(),
-        CpuAmount::Fixed(amount) => usage.cpus.unwrap_or(*amount),
+        CpuAmount::Fixed(amount) => match price.unit {
+            CpuUnit::Vcpu => usage.cpus.unwrap_or(*amount),
+            CpuUnit::Ghz => *amount,
+        },
     };
     let cost = |amount, time| tariff.cpu_cost(price, amount, time, usage.requests, usage.free);
     if !price.by_use {
@@ -355,13 +360,13 @@ fn cpu(
         } else {
             cost(amount, billed_time)?
         };
-        return Ok(((billed, exact), CpuReason::Allocated(amount)));
+        return Ok(((billed, exact), CpuReason::Allocated(amount, price.unit)));
     }
     let (cost, reason) = match usage.cpu_time {
         Some(time) => (cost(Decimal::ONE, time)?, CpuReason::Used(time)),
         None => (
             cost(amount, usage.duration)?,
-            CpuReason::AssumedBusy(amount),
+            CpuReason::AssumedBusy(amount, price.unit),
         ),
     };
     Ok(((cost, cost), reason))

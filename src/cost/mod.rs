@@ -16,13 +16,13 @@ mod tariff;
 mod tests;
 
 pub use bill::{Bill, CpuReason, MemoryReason, Parts, Reason, TimeReason, Usage, bill};
-pub use catalog::{Catalog, Entry, Provider};
+pub use catalog::{Catalog, Entry, Provenance, Provider};
 pub use money::{Currency, amount, percent, rounded};
 pub use month::{InvalidMonth, Month};
 pub use policy::{Kind, PolicyBill, TraceBill, bill_trace};
 pub use tariff::{
-    CpuAmount, CpuPrice, CpuRule, FreeTier, LoadPrice, MemoryBilling, MemoryRule, PerSize, Sizes,
-    Tariff, Tier, TimeRule,
+    CpuAmount, CpuPrice, CpuRule, CpuUnit, FreeTier, LoadPrice, MemoryBilling, MemoryRule, PerSize,
+    Sizes, Tariff, Tier, TimeRule,
 };
 
 use std::time::Duration;
@@ -61,10 +61,8 @@ pub enum CatalogError {
         known: String,
     },
     /// The prices of that month are not known.
-    #[error("{provider} has no {what} value for {date}{}", since(*first))]
+    #[error("no {what} value for {date}{}", since(*first))]
     NoPrice {
-        /// The provider.
-        provider: String,
         /// The month asked for.
         date: Month,
         /// The table that has no value.
@@ -73,12 +71,12 @@ pub enum CatalogError {
         first: Option<Month>,
     },
     /// The offer had ended by then.
-    #[error("{provider} is no longer offered since {ended}")]
+    #[error("no longer offered since {ended}; source: {source_of_end}")]
     Ended {
-        /// The provider.
-        provider: String,
         /// The first month without it.
         ended: Month,
+        /// Where that is from.
+        source_of_end: String,
     },
 }
 

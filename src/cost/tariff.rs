@@ -1,10 +1,12 @@
 //! The prices of one provider in one month.
 
+use std::fmt;
 use std::time::Duration;
 
 use rust_decimal::{Decimal, RoundingStrategy};
+use serde::Deserialize;
 
-use super::catalog::{Entry, Provider};
+use super::catalog::{Entry, Provenance, Provider};
 use super::money::{plus, times};
 use super::{CatalogError, CostError, Month};
 use crate::model::{Bytes, MemoryTime};
@@ -117,6 +119,27 @@ pub struct LoadPrice {
     pub per_size: Option<PerSize>,
 }
 
+/// What of CPU is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+pub enum CpuUnit {
+    /// Virtual CPUs.
+    #[default]
+    #[serde(rename = "vCPU")]
+    Vcpu,
+    /// Clock speed.
+    #[serde(rename = "GHz")]
+    Ghz,
+}
+
+impl fmt::Display for CpuUnit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Vcpu => "vCPU",
+            Self::Ghz => "GHz",
+        })
+    }
+}
+
 /// How much CPU is billed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CpuAmount {
@@ -129,8 +152,8 @@ pub enum CpuAmount {
 /// The price of CPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CpuPrice {
-    /// What is counted: vCPU or GHz.
-    pub unit: String,
+    /// What is counted.
+    pub unit: CpuUnit,
     /// Whether CPU time in use is billed in place of what is allocated.
     pub by_use: bool,
     /// How much is allocated.
@@ -211,7 +234,7 @@ impl<'a> Tariff<'a> {
                     reason: format!(
                         "{} amounts of CPU for {sizes} sizes of memory in {}",
                         amounts.len(),
-                        memory.from.max(cpu.map_or(memory.from, |cpu| cpu.from)),
+                        memory.from().max(cpu.map_or(memory.from(), Entry::from)),
                     ),
                 });
             }
@@ -224,23 +247,32 @@ impl<'a> Tariff<'a> {
         self.cpu.and_then(|cpu| cpu.value.price.as_ref())
     }
 
-    /// The newest month from which one of the values holds.
-    pub fn date(&self) -> Month {
-        let mut date = self.memory.from.max(self.time.from);
-        date = date.max(self.load.from).max(self.request.from);
-        self.cpu_price()
-            .and(self.cpu)
-            .map_or(date, |cpu| date.max(cpu.from))
+    /// The provenance of each value that enters a bill, by the name of its table. `free`: whether the free
+    /// amounts do.
+    pub fn values(&self, free: bool) -> impl Iterator<Item = (&'static str, &'a Provenance)> {
+        let cpu = self.cpu_price().and(self.cpu);
+        let free = self.free.filter(|_| free);
+        [
+            Some(("memory", &self.memory.provenance)),
+            Some(("time", &self.time.provenance)),
+            Some(("load", &self.load.provenance)),
+            Some(("request", &self.request.provenance)),
+            cpu.map(|cpu| ("cpu", &cpu.provenance)),
+            free.map(|free| ("free", &free.provenance)),
+        ]
+        .into_iter()
+        .flatten()
     }
 
-    /// Whether a value that enters the bill is not confirmed.
-    pub fn unconfirmed(&self) -> bool {
-        let cpu = self.cpu_price().and(self.cpu);
-        self.memory.unconfirmed
-            || self.time.unconfirmed
-            || self.load.unconfirmed
-            || self.request.unconfirmed
-            || cpu.is_some_and(|cpu| cpu.unconfirmed)
+    /// The newest month from which one of these values holds.
+    pub fn date(&self, free: bool) -> Month {
+        let months = self.values(free).map(|(_, value)| value.from);
+        months.fold(self.memory.from(), Month::max)
+    }
+
+    /// Whether the source of one of these values leaves doubt.
+    pub fn unconfirmed(&self, free: bool) -> bool {
+        self.values(free).any(|(_, value)| value.unconfirmed)
     }
 
     /// The smallest size that holds `wanted`, with its place in the list of sizes.

@@ -168,6 +168,65 @@ fn prices_change_in_the_month_from_which_they_hold() {
 }
 
 #[test]
+fn every_doubt_of_the_built_in_prices_is_explained() {
+    let catalog = catalog();
+    let mut doubts = 0;
+    for provider in catalog.providers() {
+        for date in ["2020-08", "2023-01", LAST] {
+            let Ok(tariff) = provider.tariff(month(date)) else {
+                continue;
+            };
+            for (table, value) in tariff.values(true).filter(|(_, value)| value.unconfirmed) {
+                assert!(value.note.is_some(), "{} {table} {date}", provider.id);
+                doubts += 1;
+            }
+        }
+    }
+    assert!(doubts > 0);
+}
+
+#[test]
+fn the_free_amounts_have_a_part_in_month_and_doubt_only_if_they_count() {
+    let mut catalog = catalog();
+    let free = format!(
+        "{OWN}\n[[free]]\nfrom = \"2026-05\"\nsource = \"us\"\nunconfirmed = true\nrequests = 1\n"
+    );
+    catalog.add(&free, "own.toml").unwrap();
+    let tariff = catalog.find("own").unwrap().tariff(Month::LATEST).unwrap();
+    let of = |free| (tariff.date(free).to_string(), tariff.unconfirmed(free));
+    assert_eq!(of(false), ("2026-01".to_owned(), false));
+    assert_eq!(of(true), ("2026-05".to_owned(), true));
+}
+
+#[test]
+fn cpu_is_counted_in_the_unit_of_the_price_file() {
+    let usage = Usage {
+        cpus: Some(Decimal::TWO),
+        ..sample()
+    };
+    let google = billed("google-cloud-functions", "2020-08", &usage);
+    let reason = google.reason.to_string();
+    assert!(reason.ends_with("1.4 GHz for the billed time"), "{reason}");
+    let run = billed("google-cloud-run", LAST, &usage);
+    let reason = run.reason.to_string();
+    assert!(reason.ends_with("2 vCPU for the billed time"), "{reason}");
+    // A number of vCPUs says nothing about GHz.
+    let mut catalog = catalog();
+    let ghz = "\n[[cpu]]\nfrom = \"2026-01\"\nsource = \"us\"\ncoupling = \"x\"\nunit = \"GHz\"\nbilled = \"allocated\"\nfixed = \"0.5\"\nusd_per_unit_s = \"1\"\n";
+    catalog.add(&format!("{OWN}{ghz}"), "own.toml").unwrap();
+    let tariff = catalog.find("own").unwrap().tariff(Month::LATEST).unwrap();
+    let usage = Usage {
+        peak: mb(1),
+        ..usage
+    };
+    let reason = bill(&tariff, &usage).unwrap().reason.cpu;
+    assert_eq!(
+        reason,
+        CpuReason::Allocated(amount("0.5").unwrap(), CpuUnit::Ghz)
+    );
+}
+
+#[test]
 fn wasted_time_is_apart_from_wasted_memory() {
     let bill = billed(
         "aws-lambda",
@@ -310,11 +369,13 @@ fn what_cannot_be_billed_is_a_clear_error() {
             .to_string()
             .contains("the first known is of 2020-08")
     );
-    let ended = catalog
-        .find("ibm-cloud-functions")
-        .unwrap()
-        .tariff(Month::LATEST);
-    assert!(matches!(ended, Err(CatalogError::Ended { .. })));
+    let ibm = catalog.find("ibm-cloud-functions").unwrap();
+    assert!(ibm.tariff(month("2024-09")).is_ok());
+    let ended = ibm.tariff(month("2024-10")).unwrap_err().to_string();
+    assert!(
+        ended.contains("since 2024-10; source: cloud.ibm.com"),
+        "{ended}"
+    );
     assert!(
         catalog
             .find("nope")
@@ -429,6 +490,16 @@ fn a_wrong_file_is_refused_with_file_key_and_reason() {
             "taken by alibaba-function-compute",
         ),
         ("[[time]]", "[[tome]]", "unknown field `tome`"),
+        (
+            "[[time]]",
+            "[ended]\nfrom = \"2026-05\"\nsource = \"them\"\n[[time]]",
+            "own.toml: ended.source: \"them\" is not in the table sources",
+        ),
+        (
+            "[[time]]",
+            "[[cpu]]\nfrom = \"2026-01\"\nsource = \"us\"\ncoupling = \"x\"\nunit = \"MHz\"\n[[time]]",
+            "own.toml: cpu[0].unit: unknown variant `MHz`",
+        ),
     ] {
         let text = OWN.replacen(from, to, 1);
         let err = catalog().add(&text, "own.toml").unwrap_err().to_string();

@@ -18,8 +18,13 @@ fn percent(value: Option<Decimal>) -> String {
 
 /// The month of the prices, with a question mark if one of them is not confirmed.
 fn prices(row: &Row<'_>) -> String {
-    let mark = if row.tariff.unconfirmed() { "?" } else { "" };
-    format!("{}{mark}", row.tariff.date())
+    let free = row.usage.free;
+    let mark = if row.tariff.unconfirmed(free) {
+        "?"
+    } else {
+        ""
+    };
+    format!("{}{mark}", row.tariff.date(free))
 }
 
 fn milliseconds(time: std::time::Duration) -> String {
@@ -30,9 +35,19 @@ fn milliseconds(time: std::time::Duration) -> String {
 /// What the table does not say by itself.
 fn remarks(report: &Report<'_>) -> String {
     let mut out = String::new();
-    if report.rows.iter().any(|row| row.tariff.unconfirmed()) {
-        out.push_str("? a value of these prices has not been compared with the provider's page\n");
+    let mut doubts: Vec<String> = Vec::new();
+    for row in &report.rows {
+        let values = row.tariff.values(row.usage.free);
+        for (table, value) in values.filter(|(_, value)| value.unconfirmed) {
+            let why = value.note.as_deref().unwrap_or("not confirmed");
+            let doubt = format!("? {}, {table}: {why}\n", row.tariff.provider.id);
+            // Several sizes have the same prices.
+            if !doubts.contains(&doubt) {
+                doubts.push(doubt);
+            }
+        }
     }
+    out.push_str(&doubts.concat());
     if report.currency != Currency::usd() {
         // Writing to a string does not fail.
         let _ = writeln!(
@@ -134,6 +149,15 @@ pub(super) fn policies(report: &Report<'_>) -> Result<String, Failure> {
     Ok(out + &remarks(report))
 }
 
+/// What a reader should know of the prices of a bill, one line for each value that has a note.
+fn notes(row: &Row<'_>) -> String {
+    row.tariff
+        .values(row.usage.free)
+        .filter(|(_, value)| !value.unconfirmed)
+        .filter_map(|(table, value)| Some(format!("Note, {table}: {}.\n", value.note.as_ref()?)))
+        .collect()
+}
+
 pub(super) fn sentences(report: &Report<'_>) -> Result<String, Failure> {
     let code = &report.currency.code;
     let mut out = String::new();
@@ -142,13 +166,14 @@ pub(super) fn sentences(report: &Report<'_>) -> Result<String, Failure> {
         let money = |usd| -> Result<String, Failure> { Ok(rounded(report.money(usd)?, 2)) };
         let used = bill.size.saturating_sub(bill.wasted_memory);
         // Writing to a string does not fail.
-        let _ = writeln!(
+        let _ = write!(
             out,
             "{}, prices of {}: {used} used, {} allocated.\n\
              Total for {} requests a month: {} {code}; net {} {code}, overhead {} {code}.\n\
              Increase by wasted memory {}, by wasted time {}; wasted {} ms, {}.\n\
              Overhead as surcharge on use {}, as share of the bill {}.\n\
-             Reason: {}.",
+             Reason: {}.\n\
+             {}",
             row.tariff.provider.name,
             prices(row),
             bill.size,
@@ -163,6 +188,7 @@ pub(super) fn sentences(report: &Report<'_>) -> Result<String, Failure> {
             percent(bill.surcharge_on_use()),
             percent(bill.share_of_bill()),
             bill.reason,
+            notes(row),
         );
     }
     Ok(out + &remarks(report))
@@ -184,8 +210,8 @@ pub(super) fn csv(report: &Report<'_>) -> Result<String, Failure> {
         let bill = &row.bill;
         let mut cells = vec![
             row.tariff.provider.id.clone(),
-            row.tariff.date().to_string(),
-            row.tariff.unconfirmed().to_string(),
+            row.tariff.date(row.usage.free).to_string(),
+            row.tariff.unconfirmed(row.usage.free).to_string(),
             bill.size.get().to_string(),
             milliseconds(bill.billed_time),
             report.currency.code.clone(),
@@ -219,20 +245,26 @@ pub(super) fn json(report: &Report<'_>) -> Result<Value, Failure> {
     let of = |value: Option<Decimal>| value.map(|value| rounded(value, 4));
     let mut bills = Vec::new();
     for row in &report.rows {
-        let (bill, tariff) = (&row.bill, &row.tariff);
+        let (bill, tariff, free) = (&row.bill, &row.tariff, row.usage.free);
+        let prices: serde_json::Map<String, Value> = tariff
+            .values(free)
+            .map(|(table, value)| {
+                let value = json!({
+                    "from": value.from.to_string(),
+                    "source": value.source,
+                    "note": value.note,
+                    "unconfirmed": value.unconfirmed,
+                });
+                (table.to_owned(), value)
+            })
+            .collect();
         let mut entry = json!({
             "provider": tariff.provider.id,
             "name": tariff.provider.name,
             "region": tariff.provider.region,
-            "prices_of": tariff.date().to_string(),
-            "unconfirmed": tariff.unconfirmed(),
-            "sources": {
-                "memory": tariff.memory.source,
-                "time": tariff.time.source,
-                "load": tariff.load.source,
-                "request": tariff.request.source,
-                "cpu": tariff.cpu.map(|cpu| &cpu.source),
-            },
+            "prices_of": tariff.date(free).to_string(),
+            "unconfirmed": tariff.unconfirmed(free),
+            "prices": prices,
             "cpu_coupling": tariff.cpu.map(|cpu| &cpu.value.coupling),
             "memory_bytes": bill.size.get(),
             "billed_ms": milliseconds(bill.billed_time),

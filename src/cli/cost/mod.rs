@@ -56,7 +56,9 @@ pub(super) fn run(args: &Cost) -> Result<(), Failure> {
         match provider.tariff(date) {
             Ok(tariff) => tariffs.push(tariff),
             // Who is named must have a price.
-            Err(err) if !args.provider.is_empty() => return Err(err.into()),
+            Err(err) if !args.provider.is_empty() => {
+                return Err(Failure::new(format!("{}: {}", provider.id, chain(&err))));
+            }
             Err(err) => missing.push(Missing {
                 provider: provider.id.clone(),
                 reason: chain(&err),

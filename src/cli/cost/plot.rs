@@ -85,7 +85,7 @@ pub(super) fn draw(
         usage.duration,
         tariffs
             .iter()
-            .map(Tariff::date)
+            .map(|tariff| tariff.date(usage.free))
             .max()
             .map_or_else(String::new, |date| date.to_string()),
     );
