@@ -34,6 +34,16 @@ impl Kind {
             Self::DynamicGrant => "dynamic, along the grant",
         }
     }
+
+    /// Its name for programs.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::StaticSize => "static-size",
+            Self::StaticPeak => "static-peak",
+            Self::DynamicHull => "dynamic-hull",
+            Self::DynamicGrant => "dynamic-grant",
+        }
+    }
 }
 
 /// What one way of allocating costs in a month, at the prices of the provider per GB-s.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{Report, Row};
 use crate::cli::{Failure, output};
 use crate::cost::{Currency, rounded};
+use crate::model::Bytes;
 
 fn percent(value: Option<Decimal>) -> String {
     value.map_or_else(
@@ -57,7 +58,7 @@ fn remarks(report: &Report<'_>) -> String {
         );
     }
     for missing in &report.missing {
-        let _ = writeln!(out, "not billed: {}: {}", missing.provider, missing.reason);
+        let _ = writeln!(out, "not billed: {missing}");
     }
     if out.is_empty() {
         out
@@ -190,6 +191,28 @@ pub(super) fn sentences(report: &Report<'_>) -> Result<String, Failure> {
             bill.reason,
             notes(row),
         );
+        if let Some(trace) = &row.trace {
+            let ways: Result<Vec<String>, Failure> = trace
+                .policies
+                .iter()
+                .map(|policy| {
+                    let gross = money(policy.gross)?;
+                    let saved = percent(policy.saved);
+                    Ok(format!(
+                        "{} {gross} {code} (saves {saved})",
+                        policy.kind.name()
+                    ))
+                })
+                .collect();
+            let _ = writeln!(
+                out,
+                "If memory were allocated otherwise: {}.",
+                ways?.join("; ")
+            );
+            if let Some(why) = trace.no_grant {
+                let _ = writeln!(out, "No cost along the grant: {why}.");
+            }
+        }
     }
     Ok(out + &remarks(report))
 }
@@ -199,43 +222,99 @@ fn exact(number: Decimal) -> String {
     number.normalize().to_string()
 }
 
+/// The columns of the CSV form.
+const COLUMNS: [&str; 22] = [
+    "provider",
+    "prices_of",
+    "unconfirmed",
+    "allocation",
+    "memory_bytes",
+    "billed_ms",
+    "byte_ns",
+    "currency",
+    "memory",
+    "cpu",
+    "requests",
+    "fee",
+    "gross",
+    "net",
+    "overhead",
+    "surcharge_on_use_percent",
+    "share_of_bill_percent",
+    "saved_percent",
+    "memory_waste_percent",
+    "time_waste_percent",
+    "wasted_bytes",
+    "wasted_ms",
+];
+
+/// One line for each bill, and one for each way of allocating in a trace.
 pub(super) fn csv(report: &Report<'_>) -> Result<String, Failure> {
-    let mut out = String::from(
-        "provider,prices_of,unconfirmed,memory_bytes,billed_ms,currency,memory,cpu,requests,fee,gross,net,overhead,\
-         surcharge_on_use_percent,share_of_bill_percent,memory_waste_percent,time_waste_percent,\
-         wasted_bytes,wasted_ms\n",
-    );
+    let mut out = COLUMNS.join(",");
+    out.push('\n');
     let of = |value: Option<Decimal>| value.map_or_else(String::new, |value| rounded(value, 4));
-    for row in &report.rows {
-        let bill = &row.bill;
-        let mut cells = vec![
-            row.tariff.provider.id.clone(),
-            row.tariff.date(row.usage.free).to_string(),
-            row.tariff.unconfirmed(row.usage.free).to_string(),
-            bill.size.get().to_string(),
-            milliseconds(bill.billed_time),
-            report.currency.code.clone(),
-        ];
-        let parts = bill.parts;
-        for usd in [
-            parts.memory,
-            parts.cpu,
-            parts.requests,
-            parts.fee,
-            bill.gross,
-            bill.net,
-            bill.overhead(),
-        ] {
-            cells.push(exact(report.money(usd)?));
-        }
-        cells.push(of(bill.surcharge_on_use()));
-        cells.push(of(bill.share_of_bill()));
-        cells.push(of(bill.memory_waste()));
-        cells.push(of(bill.time_waste()));
-        cells.push(bill.wasted_memory.get().to_string());
-        cells.push(milliseconds(bill.wasted_time));
+    let money = |usd| -> Result<String, Failure> { Ok(exact(report.money(usd)?)) };
+    let mut line = |cells: [String; COLUMNS.len()]| {
         out.push_str(&cells.join(","));
         out.push('\n');
+    };
+    for row in &report.rows {
+        let (bill, free) = (&row.bill, row.usage.free);
+        let provider = row.tariff.provider.id.clone();
+        let prices_of = row.tariff.date(free).to_string();
+        let unconfirmed = row.tariff.unconfirmed(free).to_string();
+        let currency = report.currency.code.clone();
+        line([
+            provider.clone(),
+            prices_of.clone(),
+            unconfirmed.clone(),
+            "as-billed".to_owned(),
+            bill.size.get().to_string(),
+            milliseconds(bill.billed_time),
+            String::new(),
+            currency.clone(),
+            money(bill.parts.memory)?,
+            money(bill.parts.cpu)?,
+            money(bill.parts.requests)?,
+            money(bill.parts.fee)?,
+            money(bill.gross)?,
+            money(bill.net)?,
+            money(bill.overhead())?,
+            of(bill.surcharge_on_use()),
+            of(bill.share_of_bill()),
+            String::new(),
+            of(bill.memory_waste()),
+            of(bill.time_waste()),
+            bill.wasted_memory.get().to_string(),
+            milliseconds(bill.wasted_time),
+        ]);
+        for policy in row.trace.iter().flat_map(|trace| &trace.policies) {
+            let others = bill.parts.cpu + bill.parts.requests + bill.parts.fee;
+            line([
+                provider.clone(),
+                prices_of.clone(),
+                unconfirmed.clone(),
+                policy.kind.id().to_owned(),
+                String::new(),
+                milliseconds(bill.billed_time),
+                policy.area.byte_nanos().to_string(),
+                currency.clone(),
+                money(policy.gross - others)?,
+                money(bill.parts.cpu)?,
+                money(bill.parts.requests)?,
+                money(bill.parts.fee)?,
+                money(policy.gross)?,
+                money(bill.net)?,
+                money(policy.gross - bill.net)?,
+                of(policy.surcharge_on_use),
+                of(policy.share_of_bill),
+                of(policy.saved),
+                String::new(),
+                String::new(),
+                String::new(),
+                String::new(),
+            ]);
+        }
     }
     Ok(out)
 }
@@ -290,7 +369,7 @@ pub(super) fn json(report: &Report<'_>) -> Result<Value, Failure> {
             let mut list = Vec::new();
             for policy in &trace.policies {
                 list.push(json!({
-                    "allocation": policy.kind.name(),
+                    "allocation": policy.kind.id(),
                     "byte_ns": policy.area.byte_nanos().to_string(),
                     "gross": money(policy.gross)?,
                     "surcharge_on_use_percent": of(policy.surcharge_on_use),
@@ -306,7 +385,13 @@ pub(super) fn json(report: &Report<'_>) -> Result<Value, Failure> {
     let missing: Vec<Value> = report
         .missing
         .iter()
-        .map(|missing| json!({"provider": missing.provider, "reason": missing.reason}))
+        .map(|missing| {
+            json!({
+                "provider": missing.provider,
+                "memory_bytes": missing.size.map(Bytes::get),
+                "reason": missing.reason,
+            })
+        })
         .collect();
     Ok(json!({
         "date": report.date.map(|date| date.to_string()),
