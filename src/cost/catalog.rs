@@ -99,10 +99,7 @@ impl Provider {
     /// more, [`CatalogError::Invalid`] if values of that month do not fit each other.
     pub fn tariff(&self, date: Month) -> Result<Tariff<'_>, CatalogError> {
         if let Some(ended) = self.ended.as_ref().filter(|ended| ended.from <= date) {
-            return Err(CatalogError::Ended {
-                ended: ended.from,
-                source_of_end: ended.source.clone(),
-            });
+            return Err(CatalogError::Ended { ended: ended.from });
         }
         fn pick<'a, T>(
             entries: &'a [Entry<T>],

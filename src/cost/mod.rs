@@ -61,7 +61,7 @@ pub enum CatalogError {
         known: String,
     },
     /// The prices of that month are not known.
-    #[error("no {what} value for {date}{}", since(*first))]
+    #[error("no prices for {date}: {}", since(what, *first))]
     NoPrice {
         /// The month asked for.
         date: Month,
@@ -71,19 +71,17 @@ pub enum CatalogError {
         first: Option<Month>,
     },
     /// The offer had ended by then.
-    #[error("no longer offered since {ended}; source: {source_of_end}")]
+    #[error("no longer offered since {ended}")]
     Ended {
         /// The first month without it.
         ended: Month,
-        /// Where that is from.
-        source_of_end: String,
     },
 }
 
-fn since(first: Option<Month>) -> String {
+fn since(what: &str, first: Option<Month>) -> String {
     first.map_or_else(
-        || ", and none for any other month".to_owned(),
-        |first| format!("; the first known is of {first}"),
+        || format!("there are none of {what}"),
+        |first| format!("those of {what} begin with {first}"),
     )
 }
 

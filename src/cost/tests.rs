@@ -367,15 +367,12 @@ fn what_cannot_be_billed_is_a_clear_error() {
         aws.tariff(month("2019-12"))
             .unwrap_err()
             .to_string()
-            .contains("the first known is of 2020-08")
+            .contains("no prices for 2019-12: those of memory begin with 2020-08")
     );
     let ibm = catalog.find("ibm-cloud-functions").unwrap();
     assert!(ibm.tariff(month("2024-09")).is_ok());
     let ended = ibm.tariff(month("2024-10")).unwrap_err().to_string();
-    assert!(
-        ended.contains("since 2024-10; source: cloud.ibm.com"),
-        "{ended}"
-    );
+    assert!(ended.contains("since 2024-10"), "{ended}");
     assert!(
         catalog
             .find("nope")

@@ -254,7 +254,15 @@ fn what_is_wrong_is_named() {
     let own = file.to_string_lossy().into_owned();
     let aws = "aws-lambda";
     let some = ["--used", "400MB", "--duration"];
-    let cases: [(&[&str], &str); 15] = [
+    let cases: [(&[&str], &str); 17] = [
+        (
+            &["--used", "1TB", "--duration", "1s"],
+            "1048576 MB are more than any of these providers has: the largest size is 32768 MB, of google-cloud-functions",
+        ),
+        (
+            &["--what-if", "512MB=3ss"],
+            "--what-if 3ss: no duration, such as 1.6s, and no trace: read 3ss: no such file",
+        ),
         (
             &[
                 "--used",
@@ -325,7 +333,7 @@ fn what_is_wrong_is_named() {
                 "--date",
                 "2019-01",
             ],
-            "no memory value for 2019-01; the first known is of 2020-08",
+            "aws-lambda: no prices for 2019-01: those of memory begin with 2020-08",
         ),
         (
             &["--used", "1MB", "--duration", "1s", "--date", "2019"],

@@ -390,6 +390,7 @@ pub(super) fn json(report: &Report<'_>) -> Result<Value, Failure> {
                 "provider": missing.provider,
                 "memory_bytes": missing.size.map(Bytes::get),
                 "reason": missing.reason,
+                "source": missing.source,
             })
         })
         .collect();

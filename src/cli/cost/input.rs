@@ -124,7 +124,17 @@ pub(super) fn cases(args: &Cost) -> Result<Vec<Case>, Failure> {
         .iter()
         .map(|what_if| {
             let run = match &what_if.measured {
-                Some(Measured::Trace(path)) => recorded(path)?,
+                Some(Measured::Trace(path)) => recorded(path).map_err(|err| {
+                    // A duration with a mistake is taken for a file.
+                    if path.exists() {
+                        return err;
+                    }
+                    let given = path.display();
+                    Failure::new(format!(
+                        "--what-if {given}: no duration, such as 1.6s, and no trace: {}",
+                        err.text
+                    ))
+                })?,
                 Some(Measured::Duration(duration)) => given(args, Some(*duration))?,
                 None => given(args, None)?,
             };

@@ -31,6 +31,8 @@ struct Missing {
     /// The size, where several are compared.
     size: Option<Bytes>,
     reason: String,
+    /// Where it is known from that there is no such offer any more.
+    source: Option<String>,
 }
 
 /// What is printed.
@@ -52,6 +54,7 @@ pub(super) fn run(args: &Cost) -> Result<(), Failure> {
             missing.push(Missing {
                 provider: tariff.provider.id.clone(),
                 size: None,
+                source: None,
                 reason: "memory in use is billed: there is no size to choose".to_owned(),
             });
             continue;
@@ -76,16 +79,13 @@ pub(super) fn run(args: &Cost) -> Result<(), Failure> {
                     provider: tariff.provider.id.clone(),
                     size: case.usage.allocated.filter(|_| !args.what_if.is_empty()),
                     reason: err.to_string(),
+                    source: None,
                 }),
             }
         }
     }
     if rows.is_empty() {
-        let why: Vec<String> = missing.iter().map(Missing::to_string).collect();
-        return Err(Failure::new(format!(
-            "no provider has a bill for this: {}",
-            why.join("; ")
-        )));
+        return Err(no_bill(&tariffs, &cases, &missing));
     }
     rows.sort_by_key(|row| row.bill.gross);
     let report = Report {
@@ -114,6 +114,31 @@ pub(super) fn run(args: &Cost) -> Result<(), Failure> {
     Ok(output::text(&text)?)
 }
 
+/// Why nobody has a bill: in short if it is the size.
+fn no_bill(tariffs: &[Tariff<'_>], cases: &[input::Case], missing: &[Missing]) -> Failure {
+    let largest = tariffs
+        .iter()
+        .map(|tariff| (tariff.memory.value.sizes.largest(), &tariff.provider.id))
+        .rev()
+        .max_by_key(|(size, _)| *size);
+    let wanted = cases
+        .iter()
+        .map(|case| case.usage.allocated.unwrap_or(case.usage.peak))
+        .min();
+    if let Some(((largest, id), wanted)) = largest.zip(wanted)
+        && wanted > largest
+    {
+        return Failure::new(format!(
+            "{wanted} are more than any of these providers has: the largest size is {largest}, of {id}"
+        ));
+    }
+    let why: Vec<String> = missing.iter().map(Missing::to_string).collect();
+    Failure::new(format!(
+        "no provider has a bill for this: {}",
+        why.join("; ")
+    ))
+}
+
 /// The prices of the providers asked for, and who has none.
 fn tariffs<'a>(
     args: &Cost,
@@ -140,6 +165,7 @@ fn tariffs<'a>(
                 provider: provider.id.clone(),
                 size: None,
                 reason: chain(&err),
+                source: provider.ended.as_ref().map(|ended| &ended.source).cloned(),
             }),
         }
     }
