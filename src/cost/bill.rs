@@ -69,7 +69,12 @@ impl Parts {
     /// # Errors
     /// [`CostError::TooLarge`].
     pub fn sum(&self) -> Result<Decimal, CostError> {
-        plus(plus(self.memory, self.cpu)?, plus(self.requests, self.fee)?)
+        plus(self.memory, self.others()?)
+    }
+
+    /// All but memory.
+    fn others(&self) -> Result<Decimal, CostError> {
+        plus(self.cpu, plus(self.requests, self.fee)?)
     }
 }
 
@@ -394,29 +399,22 @@ pub fn bill(tariff: &Tariff<'_>, usage: &Usage) -> Result<Bill, CostError> {
         (MemoryReason::MeanUse { size, .. }, _) => held(size, duration)?,
         _ => held(size, duration)?,
     };
-    let net = frame.exact_parts(frame.load(used)?).sum()?;
-    let exact_time = if billed_for_duration == used {
-        net
+    let used_memory = frame.load(used)?;
+    let memory = if billed_for_duration == used {
+        used_memory
     } else {
-        frame.exact_parts(frame.load(billed_for_duration)?).sum()?
+        frame.load(billed_for_duration)?
     };
-    let (memory, exact_memory) = if extra_time.is_zero() {
-        (None, net)
+    let others = frame.exact_parts(Decimal::ZERO).others()?;
+    let net = plus(used_memory, others)?;
+    let exact_time = plus(memory, others)?;
+    let (parts, gross, exact_memory) = if extra_time.is_zero() {
+        (frame.parts(memory), exact_time, net)
     } else {
         let longer = |area| stretched(area, duration, extra_time);
-        let memory = frame.load(longer(billed_for_duration)?)?;
-        (Some(memory), frame.parts(frame.load(longer(used)?)?).sum()?)
-    };
-    let (parts, gross) = match memory {
-        Some(memory) => {
-            let parts = frame.parts(memory);
-            (parts, parts.sum()?)
-        }
-        None => {
-            let others = frame.parts(Decimal::ZERO);
-            let memory = exact_time - others.sum()?;
-            (Parts { memory, ..others }, exact_time)
-        }
+        let parts = frame.parts(frame.load(longer(billed_for_duration)?)?);
+        let exact_memory = frame.parts(frame.load(longer(used)?)?).sum()?;
+        (parts, parts.sum()?, exact_memory)
     };
     Ok(Bill {
         size,
