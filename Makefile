@@ -50,6 +50,7 @@ demo: build ## Run a real function below containerd and show its memory over tim
 
 bench: build ## Run all benchmarks, quickly: bench/* --quick
 	@scripts/setup bench
+	$(CARGO) bench --locked --bench cost --no-run
 	@scripts/bench --quick
 
 install: ## Install binary, completions, man pages and configuration below $(DESTDIR)$(PREFIX)

@@ -61,7 +61,7 @@ class Children:
         self.cpu = 0.0
         os.truncate(self.log_path, 0)
 
-    def run(self, argv, env=None):
+    def run(self, argv, env=None, patience=PATIENCE_S):
         """Runs a command to its end; returns (wall, CPU) seconds of the command and what it waited for."""
         log_flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         begin = time.perf_counter()
@@ -79,7 +79,7 @@ class Children:
             # This program ignores or handles what a runtime must find at its default.
             setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE],
         )
-        status, cpu = self.wait(pid, " ".join(argv))
+        status, cpu = self.wait(pid, " ".join(argv), patience)
         wall = time.perf_counter() - begin
         if status != 0:
             raise NotMeasured(f"{' '.join(argv)} ended with status {status}{self.log()}")

@@ -23,6 +23,7 @@ use crate::runtime::{self, RuntimeError, Store, chain};
 use args::{Args, Verb};
 
 /// A failure with the exit code it has and the words before it.
+#[derive(Debug)]
 struct Failure {
     code: u8,
     text: String,

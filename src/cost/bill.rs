@@ -7,7 +7,7 @@ use rust_decimal::Decimal;
 
 use super::CostError;
 use super::money::{percent, plus};
-use super::tariff::{CpuAmount, CpuPrice, MemoryBilling, Tariff};
+use super::tariff::{CpuAmount, CpuPrice, CpuUnit, MemoryBilling, Tariff};
 use crate::model::{Bytes, MemoryTime};
 
 /// What a function did: every run of the month is like this one.
@@ -25,7 +25,7 @@ pub struct Usage {
     pub duration: Duration,
     /// CPU time of one run; absent: all allocated CPU, all the time.
     pub cpu_time: Option<Duration>,
-    /// CPU of the instance where it is chosen apart from memory; absent: what the price file says.
+    /// vCPUs of the instance where they are chosen apart from memory; absent: what the price file says.
     pub cpus: Option<Decimal>,
     /// Runs in a month.
     pub requests: u64,
@@ -69,7 +69,12 @@ impl Parts {
     /// # Errors
     /// [`CostError::TooLarge`].
     pub fn sum(&self) -> Result<Decimal, CostError> {
-        plus(plus(self.memory, self.cpu)?, plus(self.requests, self.fee)?)
+        plus(self.memory, self.others()?)
+    }
+
+    /// All but memory.
+    fn others(&self) -> Result<Decimal, CostError> {
+        plus(self.cpu, plus(self.requests, self.fee)?)
     }
 }
 
@@ -126,11 +131,11 @@ pub enum CpuReason {
     /// It has no price of its own.
     InMemoryPrice,
     /// So much as is allocated, for the billed time.
-    Allocated(Decimal),
+    Allocated(Decimal, CpuUnit),
     /// CPU time as measured.
     Used(Duration),
     /// CPU time is billed but not known: so much as is allocated, all the time, which is the most it can be.
-    AssumedBusy(Decimal),
+    AssumedBusy(Decimal, CpuUnit),
 }
 
 /// Why a bill is what it is.
@@ -171,11 +176,13 @@ impl fmt::Display for Reason {
         }
         match self.cpu {
             CpuReason::InMemoryPrice => f.write_str("; CPU has no price of its own"),
-            CpuReason::Allocated(amount) => write!(f, "; CPU {amount} for the billed time"),
+            CpuReason::Allocated(amount, unit) => {
+                write!(f, "; {amount} {unit} for the billed time")
+            }
             CpuReason::Used(time) => write!(f, "; CPU time {time:?}"),
-            CpuReason::AssumedBusy(amount) => write!(
+            CpuReason::AssumedBusy(amount, unit) => write!(
                 f,
-                "; CPU time is not known: {amount} busy for the whole duration, the most it can be"
+                "; CPU time is not known: {amount} {unit} busy for the whole duration, the most it can be"
             ),
         }
     }
@@ -345,7 +352,10 @@ fn cpu(
     let amount = match &price.amount {
         // The lists have the same length: `Tariff::new`.
         CpuAmount::PerSize(list) => list.get(place).copied().unwrap_or_default(),
-        CpuAmount::Fixed(amount) => usage.cpus.unwrap_or(*amount),
+        CpuAmount::Fixed(amount) => match price.unit {
+            CpuUnit::Vcpu => usage.cpus.unwrap_or(*amount),
+            CpuUnit::Ghz => *amount,
+        },
     };
     let cost = |amount, time| tariff.cpu_cost(price, amount, time, usage.requests, usage.free);
     if !price.by_use {
@@ -355,13 +365,13 @@ fn cpu(
         } else {
             cost(amount, billed_time)?
         };
-        return Ok(((billed, exact), CpuReason::Allocated(amount)));
+        return Ok(((billed, exact), CpuReason::Allocated(amount, price.unit)));
     }
     let (cost, reason) = match usage.cpu_time {
         Some(time) => (cost(Decimal::ONE, time)?, CpuReason::Used(time)),
         None => (
             cost(amount, usage.duration)?,
-            CpuReason::AssumedBusy(amount),
+            CpuReason::AssumedBusy(amount, price.unit),
         ),
     };
     Ok(((cost, cost), reason))
@@ -389,29 +399,22 @@ pub fn bill(tariff: &Tariff<'_>, usage: &Usage) -> Result<Bill, CostError> {
         (MemoryReason::MeanUse { size, .. }, _) => held(size, duration)?,
         _ => held(size, duration)?,
     };
-    let net = frame.exact_parts(frame.load(used)?).sum()?;
-    let exact_time = if billed_for_duration == used {
-        net
+    let used_memory = frame.load(used)?;
+    let memory = if billed_for_duration == used {
+        used_memory
     } else {
-        frame.exact_parts(frame.load(billed_for_duration)?).sum()?
+        frame.load(billed_for_duration)?
     };
-    let (memory, exact_memory) = if extra_time.is_zero() {
-        (None, net)
+    let others = frame.exact_parts(Decimal::ZERO).others()?;
+    let net = plus(used_memory, others)?;
+    let exact_time = plus(memory, others)?;
+    let (parts, gross, exact_memory) = if extra_time.is_zero() {
+        (frame.parts(memory), exact_time, net)
     } else {
         let longer = |area| stretched(area, duration, extra_time);
-        let memory = frame.load(longer(billed_for_duration)?)?;
-        (Some(memory), frame.parts(frame.load(longer(used)?)?).sum()?)
-    };
-    let (parts, gross) = match memory {
-        Some(memory) => {
-            let parts = frame.parts(memory);
-            (parts, parts.sum()?)
-        }
-        None => {
-            let others = frame.parts(Decimal::ZERO);
-            let memory = exact_time - others.sum()?;
-            (Parts { memory, ..others }, exact_time)
-        }
+        let parts = frame.parts(frame.load(longer(billed_for_duration)?)?);
+        let exact_memory = frame.parts(frame.load(longer(used)?)?).sum()?;
+        (parts, parts.sum()?, exact_memory)
     };
     Ok(Bill {
         size,

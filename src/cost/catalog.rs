@@ -30,19 +30,33 @@ const BUILT_IN: [(&str, &str); 12] = [
     file!("vercel-functions"),
 ];
 
-/// A value with the month from which it holds.
+/// From when a value holds, and how that is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry<T> {
+pub struct Provenance {
     /// The first month.
     pub from: Month,
     /// Where the value is from.
     pub source: String,
     /// What a reader should know.
     pub note: Option<String>,
-    /// Whether the value still has to be compared with the provider's own page.
+    /// Whether the source leaves doubt.
     pub unconfirmed: bool,
+}
+
+/// A value with its provenance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry<T> {
+    /// From when it holds, and how that is known.
+    pub provenance: Provenance,
     /// The value.
     pub value: T,
+}
+
+impl<T> Entry<T> {
+    /// The first month in which it holds.
+    pub fn from(&self) -> Month {
+        self.provenance.from
+    }
 }
 
 /// What is known of one offer of a provider. Each list is sorted by month.
@@ -56,8 +70,8 @@ pub struct Provider {
     pub aliases: Vec<String>,
     /// Where the prices hold.
     pub region: Option<String>,
-    /// The first month in which it is no longer offered.
-    pub ended: Option<Month>,
+    /// From when it is no longer offered.
+    pub ended: Option<Provenance>,
     /// Memory sizes.
     pub memory: Vec<Entry<MemoryRule>>,
     /// Rounding of time.
@@ -74,7 +88,7 @@ pub struct Provider {
 
 /// The newest entry not later than `date`.
 fn at<T>(entries: &[Entry<T>], date: Month) -> Option<&Entry<T>> {
-    entries.iter().rev().find(|entry| entry.from <= date)
+    entries.iter().rev().find(|entry| entry.from() <= date)
 }
 
 impl Provider {
@@ -84,30 +98,24 @@ impl Provider {
     /// [`CatalogError::NoPrice`] if they are not known, [`CatalogError::Ended`] if there is no such offer any
     /// more, [`CatalogError::Invalid`] if values of that month do not fit each other.
     pub fn tariff(&self, date: Month) -> Result<Tariff<'_>, CatalogError> {
-        if let Some(ended) = self.ended.filter(|ended| *ended <= date) {
-            return Err(CatalogError::Ended {
-                provider: self.id.clone(),
-                ended,
-            });
+        if let Some(ended) = self.ended.as_ref().filter(|ended| ended.from <= date) {
+            return Err(CatalogError::Ended { ended: ended.from });
         }
-        let missing = |what: &'static str, first: Option<Month>| CatalogError::NoPrice {
-            provider: self.id.clone(),
-            date,
-            what,
-            first,
-        };
         fn pick<'a, T>(
             entries: &'a [Entry<T>],
             date: Month,
             what: &'static str,
-            missing: &impl Fn(&'static str, Option<Month>) -> CatalogError,
         ) -> Result<&'a Entry<T>, CatalogError> {
-            at(entries, date).ok_or_else(|| missing(what, entries.first().map(|entry| entry.from)))
+            at(entries, date).ok_or_else(|| CatalogError::NoPrice {
+                date,
+                what,
+                first: entries.first().map(Entry::from),
+            })
         }
-        let memory = pick(&self.memory, date, "memory", &missing)?;
-        let time = pick(&self.time, date, "time", &missing)?;
-        let load = pick(&self.load, date, "load", &missing)?;
-        let request = pick(&self.request, date, "request", &missing)?;
+        let memory = pick(&self.memory, date, "memory")?;
+        let time = pick(&self.time, date, "time")?;
+        let load = pick(&self.load, date, "load")?;
+        let request = pick(&self.request, date, "request")?;
         let cpu = at(&self.cpu, date);
         let free = at(&self.free, date);
         Tariff::new(self, memory, time, load, request, cpu, free)
@@ -116,16 +124,16 @@ impl Provider {
     /// Puts what `newer` says over what is known: a table of the same month replaces, another one is added.
     fn merge(&mut self, newer: Self) {
         fn merge<T>(old: &mut Vec<Entry<T>>, newer: Vec<Entry<T>>) {
-            old.retain(|entry| newer.iter().all(|other| other.from != entry.from));
+            old.retain(|entry| newer.iter().all(|other| other.from() != entry.from()));
             old.extend(newer);
-            old.sort_by_key(|entry| entry.from);
+            old.sort_by_key(Entry::from);
         }
         if newer.name != newer.id {
             self.name = newer.name;
         }
         self.aliases.extend(newer.aliases);
         self.region = newer.region.or(self.region.take());
-        self.ended = newer.ended.or(self.ended);
+        self.ended = newer.ended.or(self.ended.take());
         merge(&mut self.memory, newer.memory);
         merge(&mut self.time, newer.time);
         merge(&mut self.load, newer.load);
@@ -240,9 +248,9 @@ impl Provider {
 
     /// The months in which a value changes.
     fn months(&self) -> Vec<Month> {
-        let mut months: Vec<Month> = self.memory.iter().map(|entry| entry.from).collect();
-        months.extend(self.load.iter().map(|entry| entry.from));
-        months.extend(self.cpu.iter().map(|entry| entry.from));
+        let mut months: Vec<Month> = self.memory.iter().map(Entry::from).collect();
+        months.extend(self.load.iter().map(Entry::from));
+        months.extend(self.cpu.iter().map(Entry::from));
         months
     }
 }

@@ -16,13 +16,13 @@ mod tariff;
 mod tests;
 
 pub use bill::{Bill, CpuReason, MemoryReason, Parts, Reason, TimeReason, Usage, bill};
-pub use catalog::{Catalog, Entry, Provider};
+pub use catalog::{Catalog, Entry, Provenance, Provider};
 pub use money::{Currency, amount, percent, rounded};
 pub use month::{InvalidMonth, Month};
 pub use policy::{Kind, PolicyBill, TraceBill, bill_trace};
 pub use tariff::{
-    CpuAmount, CpuPrice, CpuRule, FreeTier, LoadPrice, MemoryBilling, MemoryRule, PerSize, Sizes,
-    Tariff, Tier, TimeRule,
+    CpuAmount, CpuPrice, CpuRule, CpuUnit, FreeTier, LoadPrice, MemoryBilling, MemoryRule, PerSize,
+    Sizes, Tariff, Tier, TimeRule,
 };
 
 use std::time::Duration;
@@ -61,10 +61,8 @@ pub enum CatalogError {
         known: String,
     },
     /// The prices of that month are not known.
-    #[error("{provider} has no {what} value for {date}{}", since(*first))]
+    #[error("no prices for {date}: {}", since(what, *first))]
     NoPrice {
-        /// The provider.
-        provider: String,
         /// The month asked for.
         date: Month,
         /// The table that has no value.
@@ -73,19 +71,17 @@ pub enum CatalogError {
         first: Option<Month>,
     },
     /// The offer had ended by then.
-    #[error("{provider} is no longer offered since {ended}")]
+    #[error("no longer offered since {ended}")]
     Ended {
-        /// The provider.
-        provider: String,
         /// The first month without it.
         ended: Month,
     },
 }
 
-fn since(first: Option<Month>) -> String {
+fn since(what: &str, first: Option<Month>) -> String {
     first.map_or_else(
-        || ", and none for any other month".to_owned(),
-        |first| format!("; the first known is of {first}"),
+        || format!("there are none of {what}"),
+        |first| format!("those of {what} begin with {first}"),
     )
 }
 

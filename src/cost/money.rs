@@ -69,7 +69,38 @@ pub(super) fn plus(a: Decimal, b: Decimal) -> Result<Decimal, CostError> {
     if a.is_zero() {
         return Ok(b);
     }
-    a.checked_add(b).ok_or(CostError::TooLarge)
+    match integer_sum(a, b) {
+        Some(sum) => Ok(sum),
+        None => a.checked_add(b).ok_or(CostError::TooLarge),
+    }
+}
+
+/// The sum as one multiplication and one addition of integers; `None` where that takes more than 128 bits or
+/// gives more than 28 digits.
+fn integer_sum(a: Decimal, b: Decimal) -> Option<Decimal> {
+    #[allow(clippy::indexing_slicing, reason = "the compiler checks a constant")]
+    const POWERS_OF_TEN: [i128; 29] = {
+        let mut powers = [1; 29];
+        let mut at = 1;
+        while at < powers.len() {
+            powers[at] = powers[at - 1] * 10;
+            at += 1;
+        }
+        powers
+    };
+    let (fine, coarse) = if a.scale() < b.scale() {
+        (b, a)
+    } else {
+        (a, b)
+    };
+    let shift = usize::try_from(fine.scale() - coarse.scale()).ok()?;
+    let number = coarse.mantissa();
+    // 2^32 x 10^28 are less than 2^126, and so is what has 28 digits.
+    if shift > 0 && number.unsigned_abs() >> 32 != 0 {
+        return None;
+    }
+    let sum = number * POWERS_OF_TEN.get(shift)? + fine.mantissa();
+    Decimal::try_from_i128_with_scale(sum, fine.scale()).ok()
 }
 
 /// A currency into which dollars are turned at a rate that the user gives; there is no built-in rate.
@@ -139,6 +170,32 @@ mod tests {
         for bad in ["", "x", "-1", "NaN", "inf", "1e400", "0.1.2"] {
             assert!(amount(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_sum_of_integers_is_the_sum_of_the_decimals() {
+        let numbers = [
+            "1",
+            "0.2",
+            "4294967295",
+            "4294967296",
+            "0.0000166667",
+            "123456789.987654321",
+            "0.0000000000000000000000000001",
+            "7922816251426433759354395.0335",
+        ]
+        .map(|text| amount(text).unwrap());
+        let mut quick = 0;
+        for a in numbers {
+            for b in numbers {
+                let sum = integer_sum(a, b);
+                quick += usize::from(sum.is_some());
+                assert_eq!(plus(a, b).unwrap(), a + b, "{a} + {b}");
+                assert!(sum.is_none_or(|sum| sum == a + b), "{a} + {b}");
+                assert_eq!(integer_sum(a, -b).unwrap_or(a - b), a - b, "{a} - {b}");
+            }
+        }
+        assert!(quick > 20 && quick < 64, "{quick}");
     }
 
     #[test]

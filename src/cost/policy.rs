@@ -8,7 +8,7 @@ use super::CostError;
 use super::bill::{Bill, Frame, Usage, bill};
 use super::money::percent;
 use super::tariff::{MemoryBilling, Tariff};
-use crate::model::trace::{Sample, Step, Trace};
+use crate::model::trace::{Step, Trace};
 use crate::model::{Bytes, MemoryLimit, MemoryTime};
 
 /// A way of allocating memory.
@@ -32,6 +32,16 @@ impl Kind {
             Self::StaticPeak => "static, exact peak",
             Self::DynamicHull => "dynamic, along the hull",
             Self::DynamicGrant => "dynamic, along the grant",
+        }
+    }
+
+    /// Its name for programs.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::StaticSize => "static-size",
+            Self::StaticPeak => "static-peak",
+            Self::DynamicHull => "dynamic-hull",
+            Self::DynamicGrant => "dynamic-grant",
         }
     }
 }
@@ -64,17 +74,11 @@ pub struct TraceBill {
     pub no_grant: Option<&'static str>,
 }
 
-/// The lowest limit in force at a sample; `None` if neither was read.
-fn grant(sample: &Sample) -> Option<MemoryLimit> {
-    match (sample.limit, sample.high) {
-        (Some(MemoryLimit::Bytes(a)), Some(MemoryLimit::Bytes(b))) => {
-            Some(MemoryLimit::Bytes(a.min(b)))
-        }
-        (Some(MemoryLimit::Bytes(a)), _) | (_, Some(MemoryLimit::Bytes(a))) => {
-            Some(MemoryLimit::Bytes(a))
-        }
-        (None, None) => None,
-        _ => Some(MemoryLimit::None),
+/// The one of two limits that is met first.
+fn lower(a: MemoryLimit, b: MemoryLimit) -> MemoryLimit {
+    match (a, b) {
+        (MemoryLimit::Bytes(a), MemoryLimit::Bytes(b)) => MemoryLimit::Bytes(a.min(b)),
+        (MemoryLimit::None, limit) | (limit, MemoryLimit::None) => limit,
     }
 }
 
@@ -209,21 +213,33 @@ pub fn bill_trace(
     })
 }
 
-/// The limit in force over time, or why there is none.
+/// The lower one of limit and high over time, or why there is none.
 fn granted(trace: &Trace) -> Result<Vec<Step>, &'static str> {
-    let limits: Vec<MemoryLimit> = trace.samples.iter().filter_map(grant).collect();
-    if limits.is_empty() {
-        return Err("the trace has no value in the columns limit and high");
+    // Each column holds its own value until the next one is read; only then can they be compared.
+    let limit = trace.steps(|sample| sample.limit);
+    let high = trace.steps(|sample| sample.high);
+    let mut columns = [limit, high].into_iter().flatten();
+    let mut steps = columns
+        .next()
+        .ok_or("the trace has no value in the columns limit and high")?;
+    if let Some(other) = columns.next() {
+        for (step, other) in steps.iter_mut().zip(other) {
+            step.value = lower(step.value, other.value);
+        }
     }
-    if limits.contains(&MemoryLimit::None) {
-        return Err("there was a time without any limit");
-    }
-    trace
-        .steps(|sample| match grant(sample) {
-            Some(MemoryLimit::Bytes(bytes)) => u64::try_from(bytes).ok().map(Bytes::new),
-            _ => None,
+    steps
+        .into_iter()
+        .filter(|step| step.from < step.to)
+        .map(|step| match step.value {
+            MemoryLimit::Bytes(bytes) => Ok(Step {
+                from: step.from,
+                to: step.to,
+                // A trace has no negative limits.
+                value: Bytes::new(u64::try_from(bytes).unwrap_or(0)),
+            }),
+            MemoryLimit::None => Err("there was a time without any limit"),
         })
-        .ok_or("the trace has no value in the columns limit and high")
+        .collect()
 }
 
 #[cfg(test)]
@@ -250,6 +266,63 @@ mod tests {
         assert_eq!(
             hull(&steps, bin),
             [step(0, 20, 30), step(20, 60, 20), step(60, 70, 20),]
+        );
+    }
+
+    fn trace(lines: &[&str]) -> Trace {
+        format!("{}{}\n", Trace::header(None, &[]), lines.join("\n"))
+            .parse()
+            .unwrap()
+    }
+
+    #[test]
+    fn an_empty_cell_of_one_limit_leaves_the_value_before_in_force() {
+        // limit is read once, high changes: 300 and 500 above and below the limit of 400.
+        let trace = trace(&[
+            "0,1,,,,,400,300,,,,,,",
+            "1000,1,,,,,,500,,,,,,",
+            "2000,1,,,,,,max,,,,,,",
+            "3000,1,,,,,,,,,,,,",
+        ]);
+        assert_eq!(
+            granted(&trace),
+            Ok(vec![step(0, 1, 300), step(1, 2, 400), step(2, 3, 400)])
+        );
+    }
+
+    #[test]
+    fn a_column_that_was_read_later_holds_from_the_start() {
+        let trace = trace(&[
+            "0,1,,,,,max,,,,,,,",
+            "1000,1,,,,,,200,,,,,,",
+            "2000,1,,,,,150,,,,,,,",
+            "3000,1,,,,,,,,,,,,",
+        ]);
+        assert_eq!(
+            granted(&trace),
+            Ok(vec![step(0, 1, 200), step(1, 2, 200), step(2, 3, 150)])
+        );
+    }
+
+    #[test]
+    fn no_limit_at_some_time_is_no_grant_but_at_no_time_it_does_not_matter() {
+        let without = trace(&[
+            "0,1,,,,,max,7,,,,,,",
+            "1000,1,,,,,,max,,,,,,",
+            "2000,1,,,,,,,,,,,,",
+        ]);
+        assert_eq!(granted(&without), Err("there was a time without any limit"));
+        // The last sample holds for no time, and so does one that another of the same moment replaces.
+        let moment = trace(&[
+            "0,1,,,,,max,,,,,,,",
+            "0,1,,,,,5,,,,,,,",
+            "1000,1,,,,,max,,,,,,,",
+        ]);
+        assert_eq!(granted(&moment), Ok(vec![step(0, 1, 5)]));
+        let never = trace(&["0,1,,,,,,,,,,,,", "1000,1,,,,,,,,,,,,"]);
+        assert_eq!(
+            granted(&never),
+            Err("the trace has no value in the columns limit and high")
         );
     }
 

@@ -6,11 +6,11 @@ use std::time::Duration;
 use rust_decimal::Decimal;
 use serde::Deserialize;
 
-use super::catalog::{Entry, Provider};
+use super::catalog::{Entry, Provenance, Provider};
 use super::money::Amount;
 use super::tariff::{
-    CpuAmount, CpuPrice, CpuRule, FreeTier, LoadPrice, MemoryBilling, MemoryRule, PerSize, Sizes,
-    Tier, TimeRule,
+    CpuAmount, CpuPrice, CpuRule, CpuUnit, FreeTier, LoadPrice, MemoryBilling, MemoryRule, PerSize,
+    Sizes, Tier, TimeRule,
 };
 use super::{CatalogError, Month};
 use crate::model::Bytes;
@@ -27,7 +27,7 @@ struct File {
     #[serde(default)]
     aliases: Vec<String>,
     region: Option<String>,
-    ended: Option<Month>,
+    ended: Option<Ended>,
     sources: BTreeMap<String, String>,
     #[serde(default)]
     memory: Vec<Memory>,
@@ -126,7 +126,7 @@ dated!(Request {
 
 dated!(Cpu {
     coupling: String,
-    unit: Option<String>,
+    unit: Option<CpuUnit>,
     billed: Option<Billed>,
     per_size: Option<Vec<Amount>>,
     fixed: Option<Amount>,
@@ -143,6 +143,8 @@ dated!(Free {
     cpu_s: u64,
     usd_per_month: Option<Amount>,
 } -> FreeTier, free);
+
+dated!(Ended {} -> (), |_| Ok(()));
 
 type Wrong = (&'static str, String);
 
@@ -286,10 +288,11 @@ fn cpu(raw: &Cpu) -> Result<CpuRule, Wrong> {
         }
     };
     let Some(usd_per_unit_s) = price else {
-        if raw.per_size.is_some() || raw.fixed.is_some() || raw.billed.is_some() {
+        let amount = raw.per_size.is_some() || raw.fixed.is_some();
+        if amount || raw.billed.is_some() || raw.unit.is_some() {
             return Err((
                 "usd_per_unit_s",
-                "is missing; per_size, fixed and billed belong to it".to_owned(),
+                "is missing; unit, billed, per_size and fixed belong to it".to_owned(),
             ));
         }
         return Ok(CpuRule {
@@ -308,7 +311,7 @@ fn cpu(raw: &Cpu) -> Result<CpuRule, Wrong> {
     Ok(CpuRule {
         coupling: raw.coupling.clone(),
         price: Some(CpuPrice {
-            unit: raw.unit.clone().unwrap_or_else(|| "vCPU".to_owned()),
+            unit: raw.unit.unwrap_or_default(),
             by_use: billed == Billed::Use,
             amount,
             usd_per_unit_s,
@@ -360,7 +363,10 @@ pub(super) fn parse(text: &str, origin: &str) -> Result<Provider, CatalogError> 
         name: file.name.clone().unwrap_or_else(|| file.id.clone()),
         aliases: file.aliases.clone(),
         region: file.region.clone(),
-        ended: file.ended,
+        ended: match &file.ended {
+            None => None,
+            Some(ended) => Some(entry(&file, "ended", ended, &wrong)?.provenance),
+        },
         memory: entries(&file, "memory", &file.memory, &wrong)?,
         time: entries(&file, "time", &file.time, &wrong)?,
         load: entries(&file, "load", &file.load, &wrong)?,
@@ -380,30 +386,44 @@ fn entries<T: Dated>(
 ) -> Result<Vec<Entry<T::Value>>, CatalogError> {
     let mut entries: Vec<Entry<T::Value>> = Vec::new();
     for (index, item) in raw.iter().enumerate() {
-        let key = |name: &str| format!("{table}[{index}].{name}");
-        let (from, source, note, unconfirmed) = item.dated();
-        let source = file.sources.get(source).ok_or_else(|| {
-            wrong(
-                key("source"),
-                format!("{source:?} is not in the table sources"),
-            )
-        })?;
-        if entries.last().is_some_and(|last| last.from >= from) {
+        let table = format!("{table}[{index}]");
+        let entry = entry(file, &table, item, wrong)?;
+        let from = entry.from();
+        if entries.last().is_some_and(|last| last.from() >= from) {
             return Err(wrong(
-                key("from"),
+                format!("{table}.from"),
                 format!("{from} is not later than the month of the table before"),
             ));
         }
-        let value = item
-            .value()
-            .map_err(|(name, reason)| wrong(key(name), reason))?;
-        entries.push(Entry {
+        entries.push(entry);
+    }
+    Ok(entries)
+}
+
+fn entry<T: Dated>(
+    file: &File,
+    table: &str,
+    item: &T,
+    wrong: &impl Fn(String, String) -> CatalogError,
+) -> Result<Entry<T::Value>, CatalogError> {
+    let key = |name: &str| format!("{table}.{name}");
+    let (from, source, note, unconfirmed) = item.dated();
+    let source = file.sources.get(source).ok_or_else(|| {
+        wrong(
+            key("source"),
+            format!("{source:?} is not in the table sources"),
+        )
+    })?;
+    let value = item
+        .value()
+        .map_err(|(name, reason)| wrong(key(name), reason))?;
+    Ok(Entry {
+        provenance: Provenance {
             from,
             source: source.clone(),
             note: note.map(str::to_owned),
             unconfirmed,
-            value,
-        });
-    }
-    Ok(entries)
+        },
+        value,
+    })
 }

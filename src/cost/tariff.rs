@@ -1,10 +1,12 @@
 //! The prices of one provider in one month.
 
+use std::fmt;
 use std::time::Duration;
 
 use rust_decimal::{Decimal, RoundingStrategy};
+use serde::Deserialize;
 
-use super::catalog::{Entry, Provider};
+use super::catalog::{Entry, Provenance, Provider};
 use super::money::{plus, times};
 use super::{CatalogError, CostError, Month};
 use crate::model::{Bytes, MemoryTime};
@@ -117,6 +119,27 @@ pub struct LoadPrice {
     pub per_size: Option<PerSize>,
 }
 
+/// What of CPU is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+pub enum CpuUnit {
+    /// Virtual CPUs.
+    #[default]
+    #[serde(rename = "vCPU")]
+    Vcpu,
+    /// Clock speed.
+    #[serde(rename = "GHz")]
+    Ghz,
+}
+
+impl fmt::Display for CpuUnit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Vcpu => "vCPU",
+            Self::Ghz => "GHz",
+        })
+    }
+}
+
 /// How much CPU is billed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CpuAmount {
@@ -129,8 +152,8 @@ pub enum CpuAmount {
 /// The price of CPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CpuPrice {
-    /// What is counted: vCPU or GHz.
-    pub unit: String,
+    /// What is counted.
+    pub unit: CpuUnit,
     /// Whether CPU time in use is billed in place of what is allocated.
     pub by_use: bool,
     /// How much is allocated.
@@ -211,7 +234,7 @@ impl<'a> Tariff<'a> {
                     reason: format!(
                         "{} amounts of CPU for {sizes} sizes of memory in {}",
                         amounts.len(),
-                        memory.from.max(cpu.map_or(memory.from, |cpu| cpu.from)),
+                        memory.from().max(cpu.map_or(memory.from(), Entry::from)),
                     ),
                 });
             }
@@ -224,23 +247,32 @@ impl<'a> Tariff<'a> {
         self.cpu.and_then(|cpu| cpu.value.price.as_ref())
     }
 
-    /// The newest month from which one of the values holds.
-    pub fn date(&self) -> Month {
-        let mut date = self.memory.from.max(self.time.from);
-        date = date.max(self.load.from).max(self.request.from);
-        self.cpu_price()
-            .and(self.cpu)
-            .map_or(date, |cpu| date.max(cpu.from))
+    /// The provenance of each value that enters a bill, by the name of its table. `free`: whether the free
+    /// amounts do.
+    pub fn values(&self, free: bool) -> impl Iterator<Item = (&'static str, &'a Provenance)> {
+        let cpu = self.cpu_price().and(self.cpu);
+        let free = self.free.filter(|_| free);
+        [
+            Some(("memory", &self.memory.provenance)),
+            Some(("time", &self.time.provenance)),
+            Some(("load", &self.load.provenance)),
+            Some(("request", &self.request.provenance)),
+            cpu.map(|cpu| ("cpu", &cpu.provenance)),
+            free.map(|free| ("free", &free.provenance)),
+        ]
+        .into_iter()
+        .flatten()
     }
 
-    /// Whether a value that enters the bill is not confirmed.
-    pub fn unconfirmed(&self) -> bool {
-        let cpu = self.cpu_price().and(self.cpu);
-        self.memory.unconfirmed
-            || self.time.unconfirmed
-            || self.load.unconfirmed
-            || self.request.unconfirmed
-            || cpu.is_some_and(|cpu| cpu.unconfirmed)
+    /// The newest month from which one of these values holds.
+    pub fn date(&self, free: bool) -> Month {
+        let months = self.values(free).map(|(_, value)| value.from);
+        months.fold(self.memory.from(), Month::max)
+    }
+
+    /// Whether the source of one of these values leaves doubt.
+    pub fn unconfirmed(&self, free: bool) -> bool {
+        self.values(free).any(|(_, value)| value.unconfirmed)
     }
 
     /// The smallest size that holds `wanted`, with its place in the list of sizes.
@@ -296,8 +328,7 @@ impl<'a> Tariff<'a> {
                     .ok_or(CostError::TooLarge)?
                     .min(month),
             };
-            let part = gb_seconds(top.saturating_sub(below))?;
-            sum = plus(sum, times(part, tier.usd_per_gb_s)?)?;
+            sum = plus(sum, usd(top.saturating_sub(below), tier.usd_per_gb_s)?)?;
             below = top;
             if top == month {
                 break;
@@ -341,13 +372,12 @@ impl<'a> Tariff<'a> {
         requests: u64,
         free: bool,
     ) -> Result<Decimal, CostError> {
-        let nanos = time
+        let seconds = time
             .as_nanos()
             .checked_mul(u128::from(requests))
-            .and_then(|nanos| i128::try_from(nanos).ok())
-            .and_then(|nanos| Decimal::try_from_i128_with_scale(nanos, 9).ok())
+            .and_then(|nanos| decimal(nanos, 9))
             .ok_or(CostError::TooLarge)?;
-        let mut used = times(nanos, amount)?;
+        let mut used = times(seconds, amount)?;
         if let Some(tier) = self.free.filter(|_| free) {
             used = plus(used, -Decimal::from(tier.value.cpu_s))?.max(Decimal::ZERO);
         }
@@ -361,6 +391,40 @@ impl<'a> Tariff<'a> {
     }
 }
 
+/// USD for memory over time at a price per GB-s: exact if that has at most 28 digits and places, else rounded
+/// down to as many as there are.
+fn usd(area: MemoryTime, usd_per_gb_s: Decimal) -> Result<Decimal, CostError> {
+    match integer_product(area.byte_nanos(), usd_per_gb_s) {
+        Some(amount) => Ok(amount),
+        None => times(gb_seconds(area)?, usd_per_gb_s),
+    }
+}
+
+/// The product in one multiplication of integers, which is what most bills consist of; `None` beyond 128 bits.
+fn integer_product(byte_nanos: u128, usd_per_gb_s: Decimal) -> Option<Decimal> {
+    let price = usd_per_gb_s.mantissa().unsigned_abs();
+    let product = byte_nanos.checked_mul(price)?;
+    // Of a byte nanosecond 2^30 x 10^9 are a GB-s.
+    let scale = usd_per_gb_s.scale().checked_add(9)?;
+    let twos = product.trailing_zeros().min(30);
+    let (product, twos) = (product >> twos, 30 - twos);
+    // A division by 2^n is a multiplication by 5^n and n more places.
+    let places = Decimal::MAX_SCALE.checked_sub(scale)?;
+    if twos <= places {
+        decimal(product.checked_mul(5_u128.pow(twos))?, scale + twos)
+    } else {
+        decimal(
+            product.checked_mul(10_u128.pow(places))? >> twos,
+            Decimal::MAX_SCALE,
+        )
+    }
+}
+
+/// `number` x 10^-`scale`; `None` beyond 28 digits.
+fn decimal(number: u128, scale: u32) -> Option<Decimal> {
+    Decimal::try_from_i128_with_scale(i128::try_from(number).ok()?, scale).ok()
+}
+
 /// GB-s: exact if that has at most 28 digits, else to 18 places of a GB nanosecond.
 pub(super) fn gb_seconds(area: MemoryTime) -> Result<Decimal, CostError> {
     const SCALE: u128 = 1_000_000_000_000_000_000;
@@ -369,18 +433,48 @@ pub(super) fn gb_seconds(area: MemoryTime) -> Result<Decimal, CostError> {
     let places = 30 - twos;
     let short = (area.byte_nanos() >> twos)
         .checked_mul(5_u128.pow(places))
-        .and_then(|number| i128::try_from(number).ok())
-        .and_then(|number| Decimal::try_from_i128_with_scale(number, places + 9).ok());
+        .and_then(|number| decimal(number, places + 9));
     if let Some(exact) = short {
         return Ok(exact);
     }
-    let whole = i128::try_from(area.byte_nanos() >> 30).map_err(|_| CostError::TooLarge)?;
+    let whole = decimal(area.byte_nanos() >> 30, 9).ok_or(CostError::TooLarge)?;
     let rest = area.byte_nanos() & ((1 << 30) - 1);
-    let whole = Decimal::try_from_i128_with_scale(whole, 9).map_err(|_| CostError::TooLarge)?;
-    if rest == 0 {
-        return Ok(whole);
-    }
-    let rest = i128::try_from((rest * SCALE) >> 30).map_err(|_| CostError::TooLarge)?;
-    let rest = Decimal::try_from_i128_with_scale(rest, 27).map_err(|_| CostError::TooLarge)?;
+    let rest = decimal((rest * SCALE) >> 30, 27).ok_or(CostError::TooLarge)?;
     plus(whole, rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_give_the_amount_that_decimals_give() {
+        let price = Decimal::from_str_exact("0.0000166667").unwrap();
+        let mut byte_nanos = 1_u128;
+        let mut quick = 0;
+        while byte_nanos < 1 << 100 {
+            let area = MemoryTime::from_byte_nanos(byte_nanos);
+            let slow = times(gb_seconds(area).unwrap(), price).unwrap();
+            let fast = integer_product(byte_nanos, price);
+            quick += u32::from(fast.is_some());
+            let error = (fast.unwrap_or(slow) - slow).abs();
+            assert!(
+                error <= Decimal::new(1, 27),
+                "{byte_nanos}: {fast:?} {slow}"
+            );
+            byte_nanos = byte_nanos * 3 + 1;
+        }
+        // 2^67 byte nanoseconds are 137 GB-s: what a run uses.
+        assert!(quick > 42, "{quick}");
+    }
+
+    #[test]
+    fn what_has_few_digits_is_exact() {
+        let price = Decimal::from_str_exact("0.0000166667").unwrap();
+        let area = Bytes::from_mib(1)
+            .and_then(|mb| mb.held_for(Duration::from_millis(1)))
+            .unwrap();
+        let exact = Decimal::from_str_exact("0.0000000000162760742187500").unwrap();
+        assert_eq!(integer_product(area.byte_nanos(), price), Some(exact));
+    }
 }

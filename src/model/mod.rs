@@ -11,4 +11,4 @@ pub mod trace;
 
 pub use function::{ClassName, FunctionKey, InvalidName, RunId};
 pub use id::{ContainerId, InvalidContainerId};
-pub use size::{Bytes, InvalidSize, MemoryLimit, MemoryTime};
+pub use size::{Bytes, InvalidLimit, InvalidSize, MemoryLimit, MemoryTime};

@@ -74,12 +74,10 @@ impl FromStr for Bytes {
 
     /// The text form of [`MemoryLimit`], without `-1`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.parse()? {
-            MemoryLimit::Bytes(bytes) => u64::try_from(bytes)
-                .map(Self)
-                .map_err(|_| InvalidSize(text.to_owned())),
-            MemoryLimit::None => Err(InvalidSize(text.to_owned())),
-        }
+        number_with_unit(text)
+            .and_then(|bytes| u64::try_from(bytes).ok())
+            .map(Self)
+            .ok_or_else(|| InvalidSize(text.to_owned()))
     }
 }
 
@@ -135,12 +133,17 @@ pub enum MemoryLimit {
     None,
 }
 
+/// The text is no number of bytes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid size: {0:?} (want a number of bytes with an optional unit such as 64m)")]
+pub struct InvalidSize(String);
+
 /// The text is no memory limit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "invalid size: {0:?} (want a number of bytes with an optional unit such as 64m, or -1 for no limit)"
 )]
-pub struct InvalidSize(String);
+pub struct InvalidLimit(String);
 
 impl MemoryLimit {
     /// The number that the runtime-spec uses: bytes, or -1.
@@ -153,34 +156,38 @@ impl MemoryLimit {
 }
 
 impl FromStr for MemoryLimit {
-    type Err = InvalidSize;
+    type Err = InvalidLimit;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text == "-1" {
             return Ok(Self::None);
         }
-        let invalid = || InvalidSize(text.to_owned());
-        let lower = text.trim().to_ascii_lowercase();
-        let digits = lower
-            .trim_end_matches(|c: char| c.is_ascii_alphabetic())
-            .trim_end();
-        let unit = lower.get(digits.len()..).ok_or_else(invalid)?.trim();
-        let shift = match unit.trim_end_matches("ib").trim_end_matches('b') {
-            "" => 0,
-            "k" => 10,
-            "m" => 20,
-            "g" => 30,
-            "t" => 40,
-            "p" => 50,
-            _ => return Err(invalid()),
-        };
-        let number: i64 = digits.parse().map_err(|_| invalid())?;
-        number
-            .checked_mul(1_i64 << shift)
-            .filter(|bytes| *bytes >= 0)
+        number_with_unit(text)
             .map(Self::Bytes)
-            .ok_or_else(invalid)
+            .ok_or_else(|| InvalidLimit(text.to_owned()))
     }
+}
+
+/// A number of bytes with an optional unit; `None` if it is none, negative or too large.
+fn number_with_unit(text: &str) -> Option<i64> {
+    let lower = text.trim().to_ascii_lowercase();
+    let digits = lower
+        .trim_end_matches(|c: char| c.is_ascii_alphabetic())
+        .trim_end();
+    let unit = lower.get(digits.len()..)?.trim();
+    let shift = match unit.trim_end_matches("ib").trim_end_matches('b') {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        "p" => 50,
+        _ => return None,
+    };
+    let number: i64 = digits.parse().ok()?;
+    number
+        .checked_mul(1_i64 << shift)
+        .filter(|bytes| *bytes >= 0)
 }
 
 #[cfg(test)]
@@ -203,7 +210,11 @@ mod tests {
     #[test]
     fn bytes_are_no_limit() {
         assert_eq!("772MB".parse(), Ok(Bytes::new(772 << 20)));
-        assert!("-1".parse::<Bytes>().is_err());
+        let message = |text: &str| text.parse::<Bytes>().unwrap_err().to_string();
+        for bad in ["-1", "-5m", "m", "9999999999t"] {
+            assert!(message(bad).contains(bad), "{bad}");
+            assert!(!message(bad).contains("no limit"), "{bad}");
+        }
         assert_eq!(Bytes::new(1).mib_up(), 1);
         assert_eq!(Bytes::new(772 << 20).to_string(), "772 MB");
         assert_eq!(Bytes::from_mib(u64::MAX), None);

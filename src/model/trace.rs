@@ -214,11 +214,11 @@ impl Trace {
 
     /// A column as steps: each value holds until the next one is read. Before the first value that is read the
     /// column has that value. None if it was never read.
-    pub fn steps(&self, column: impl Fn(&Sample) -> Option<Bytes>) -> Option<Vec<Step>> {
+    pub fn steps<T: Copy>(&self, column: impl Fn(&Sample) -> Option<T>) -> Option<Vec<Step<T>>> {
         let first_value = self.samples.iter().find_map(&column)?;
         let start = self.samples.first()?.at;
         let mut value = first_value;
-        let mut steps: Vec<Step> = Vec::with_capacity(self.samples.len());
+        let mut steps = Vec::with_capacity(self.samples.len());
         for pair in self.samples.windows(2) {
             let [sample, next] = pair else { continue };
             value = column(sample).unwrap_or(value);
@@ -250,13 +250,13 @@ impl Trace {
 
 /// A value that holds for a time, counted from the start of the trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Step {
+pub struct Step<T = Bytes> {
     /// Its begin.
     pub from: Duration,
     /// Its end.
     pub to: Duration,
     /// The value.
-    pub value: Bytes,
+    pub value: T,
 }
 
 impl Step {

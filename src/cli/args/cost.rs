@@ -27,19 +27,35 @@ pub(in crate::cli) struct Cost {
     )]
     pub(in crate::cli) used: Option<Bytes>,
     /// Memory that the function declares; the smallest size that holds what is used if absent
-    #[arg(long, value_name = "SIZE")]
+    #[arg(
+        long,
+        value_name = "SIZE",
+        conflicts_with = "what_if",
+        allow_hyphen_values = true
+    )]
     pub(in crate::cli) allocated: Option<Bytes>,
     /// How long one run takes, such as 2100ms
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse, conflicts_with = "trace")]
+    #[arg(
+        long,
+        value_name = "DURATION",
+        value_parser = duration::parse,
+        conflicts_with = "trace",
+        allow_hyphen_values = true
+    )]
     pub(in crate::cli) duration: Option<Duration>,
     /// Runs in a month
-    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1_000_000,
+        allow_hyphen_values = true
+    )]
     pub(in crate::cli) requests: u64,
     /// CPU time of one run, where that is billed; all CPU all the time if absent
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true)]
     pub(in crate::cli) cpu_time: Option<Duration>,
     /// CPUs of an instance, where they are chosen apart from memory
-    #[arg(long, value_name = "N", value_parser = amount)]
+    #[arg(long, value_name = "N", value_parser = amount, allow_hyphen_values = true)]
     pub(in crate::cli) vcpu: Option<Decimal>,
     /// Count the free amounts and the fee of a month
     #[arg(long)]
@@ -47,10 +63,10 @@ pub(in crate::cli) struct Cost {
     /// Trace of a run: peak, area, duration and CPU time come from it
     #[arg(long, value_name = "FILE", conflicts_with = "what_if")]
     pub(in crate::cli) trace: Option<PathBuf>,
-    /// Width of the bins of the hull
-    #[arg(long, value_name = "DURATION", default_value = "20ms", value_parser = duration::parse)]
-    pub(in crate::cli) bin: Duration,
-    /// Compare sizes, each with the duration measured at it, such as 512MB=3s,1024MB=1.6s
+    /// Width of the bins of the hull of a trace; 20ms if absent
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true)]
+    pub(in crate::cli) bin: Option<Duration>,
+    /// Compare sizes, each with the duration or the trace measured at it, such as 512MB=3s,1024MB=run.csv
     #[arg(long, value_name = "LIST", value_parser = what_if, value_delimiter = ',')]
     pub(in crate::cli) what_if: Vec<WhatIf>,
     /// Price file of a further provider, or with other values for a known one; may be repeated
@@ -73,24 +89,35 @@ pub(in crate::cli) struct Cost {
     pub(in crate::cli) plot: Option<PathBuf>,
 }
 
-/// A size, and the duration measured at it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A size, and what was measured at it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::cli) struct WhatIf {
     /// The size.
     pub(in crate::cli) size: Bytes,
-    /// The duration; that of `--duration` if absent.
-    pub(in crate::cli) duration: Option<Duration>,
+    /// What was measured; the duration of `--duration` if absent.
+    pub(in crate::cli) measured: Option<Measured>,
+}
+
+/// What was measured at a size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::cli) enum Measured {
+    /// How long one run takes.
+    Duration(Duration),
+    /// The trace of a run: a file.
+    Trace(PathBuf),
 }
 
 fn what_if(text: &str) -> Result<WhatIf, String> {
-    let (size, time) = match text.split_once('=') {
-        Some((size, time)) => (size, Some(time)),
+    let (size, measured) = match text.split_once('=') {
+        Some((size, measured)) => (size, Some(measured)),
         None => (text, None),
     };
     Ok(WhatIf {
         size: size
             .parse()
             .map_err(|err: crate::model::InvalidSize| err.to_string())?,
-        duration: time.map(duration::parse).transpose()?,
+        measured: measured.map(|text| {
+            duration::parse(text).map_or_else(|_| Measured::Trace(text.into()), Measured::Duration)
+        }),
     })
 }

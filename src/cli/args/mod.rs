@@ -16,7 +16,7 @@ use nix::sys::signal::Signal;
 use crate::config::LogFormat;
 use crate::model::ContainerId;
 use crate::runtime::{CreateOptions, RuntimeError};
-pub(super) use cost::Cost;
+pub(super) use cost::{Cost, Measured};
 pub(super) use exec::Exec;
 pub(super) use update::Update;
 

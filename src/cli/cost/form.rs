@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{Report, Row};
 use crate::cli::{Failure, output};
 use crate::cost::{Currency, rounded};
+use crate::model::Bytes;
 
 fn percent(value: Option<Decimal>) -> String {
     value.map_or_else(
@@ -18,8 +19,13 @@ fn percent(value: Option<Decimal>) -> String {
 
 /// The month of the prices, with a question mark if one of them is not confirmed.
 fn prices(row: &Row<'_>) -> String {
-    let mark = if row.tariff.unconfirmed() { "?" } else { "" };
-    format!("{}{mark}", row.tariff.date())
+    let free = row.usage.free;
+    let mark = if row.tariff.unconfirmed(free) {
+        "?"
+    } else {
+        ""
+    };
+    format!("{}{mark}", row.tariff.date(free))
 }
 
 fn milliseconds(time: std::time::Duration) -> String {
@@ -30,9 +36,19 @@ fn milliseconds(time: std::time::Duration) -> String {
 /// What the table does not say by itself.
 fn remarks(report: &Report<'_>) -> String {
     let mut out = String::new();
-    if report.rows.iter().any(|row| row.tariff.unconfirmed()) {
-        out.push_str("? a value of these prices has not been compared with the provider's page\n");
+    let mut doubts: Vec<String> = Vec::new();
+    for row in &report.rows {
+        let values = row.tariff.values(row.usage.free);
+        for (table, value) in values.filter(|(_, value)| value.unconfirmed) {
+            let why = value.note.as_deref().unwrap_or("not confirmed");
+            let doubt = format!("? {}, {table}: {why}\n", row.tariff.provider.id);
+            // Several sizes have the same prices.
+            if !doubts.contains(&doubt) {
+                doubts.push(doubt);
+            }
+        }
     }
+    out.push_str(&doubts.concat());
     if report.currency != Currency::usd() {
         // Writing to a string does not fail.
         let _ = writeln!(
@@ -42,7 +58,7 @@ fn remarks(report: &Report<'_>) -> String {
         );
     }
     for missing in &report.missing {
-        let _ = writeln!(out, "not billed: {}: {}", missing.provider, missing.reason);
+        let _ = writeln!(out, "not billed: {missing}");
     }
     if out.is_empty() {
         out
@@ -134,6 +150,15 @@ pub(super) fn policies(report: &Report<'_>) -> Result<String, Failure> {
     Ok(out + &remarks(report))
 }
 
+/// What a reader should know of the prices of a bill, one line for each value that has a note.
+fn notes(row: &Row<'_>) -> String {
+    row.tariff
+        .values(row.usage.free)
+        .filter(|(_, value)| !value.unconfirmed)
+        .filter_map(|(table, value)| Some(format!("Note, {table}: {}.\n", value.note.as_ref()?)))
+        .collect()
+}
+
 pub(super) fn sentences(report: &Report<'_>) -> Result<String, Failure> {
     let code = &report.currency.code;
     let mut out = String::new();
@@ -142,13 +167,14 @@ pub(super) fn sentences(report: &Report<'_>) -> Result<String, Failure> {
         let money = |usd| -> Result<String, Failure> { Ok(rounded(report.money(usd)?, 2)) };
         let used = bill.size.saturating_sub(bill.wasted_memory);
         // Writing to a string does not fail.
-        let _ = writeln!(
+        let _ = write!(
             out,
             "{}, prices of {}: {used} used, {} allocated.\n\
              Total for {} requests a month: {} {code}; net {} {code}, overhead {} {code}.\n\
              Increase by wasted memory {}, by wasted time {}; wasted {} ms, {}.\n\
              Overhead as surcharge on use {}, as share of the bill {}.\n\
-             Reason: {}.",
+             Reason: {}.\n\
+             {}",
             row.tariff.provider.name,
             prices(row),
             bill.size,
@@ -163,7 +189,30 @@ pub(super) fn sentences(report: &Report<'_>) -> Result<String, Failure> {
             percent(bill.surcharge_on_use()),
             percent(bill.share_of_bill()),
             bill.reason,
+            notes(row),
         );
+        if let Some(trace) = &row.trace {
+            let ways: Result<Vec<String>, Failure> = trace
+                .policies
+                .iter()
+                .map(|policy| {
+                    let gross = money(policy.gross)?;
+                    let saved = percent(policy.saved);
+                    Ok(format!(
+                        "{} {gross} {code} (saves {saved})",
+                        policy.kind.name()
+                    ))
+                })
+                .collect();
+            let _ = writeln!(
+                out,
+                "If memory were allocated otherwise: {}.",
+                ways?.join("; ")
+            );
+            if let Some(why) = trace.no_grant {
+                let _ = writeln!(out, "No cost along the grant: {why}.");
+            }
+        }
     }
     Ok(out + &remarks(report))
 }
@@ -173,43 +222,99 @@ fn exact(number: Decimal) -> String {
     number.normalize().to_string()
 }
 
+/// The columns of the CSV form.
+const COLUMNS: [&str; 22] = [
+    "provider",
+    "prices_of",
+    "unconfirmed",
+    "allocation",
+    "memory_bytes",
+    "billed_ms",
+    "byte_ns",
+    "currency",
+    "memory",
+    "cpu",
+    "requests",
+    "fee",
+    "gross",
+    "net",
+    "overhead",
+    "surcharge_on_use_percent",
+    "share_of_bill_percent",
+    "saved_percent",
+    "memory_waste_percent",
+    "time_waste_percent",
+    "wasted_bytes",
+    "wasted_ms",
+];
+
+/// One line for each bill, and one for each way of allocating in a trace.
 pub(super) fn csv(report: &Report<'_>) -> Result<String, Failure> {
-    let mut out = String::from(
-        "provider,prices_of,unconfirmed,memory_bytes,billed_ms,currency,memory,cpu,requests,fee,gross,net,overhead,\
-         surcharge_on_use_percent,share_of_bill_percent,memory_waste_percent,time_waste_percent,\
-         wasted_bytes,wasted_ms\n",
-    );
+    let mut out = COLUMNS.join(",");
+    out.push('\n');
     let of = |value: Option<Decimal>| value.map_or_else(String::new, |value| rounded(value, 4));
-    for row in &report.rows {
-        let bill = &row.bill;
-        let mut cells = vec![
-            row.tariff.provider.id.clone(),
-            row.tariff.date().to_string(),
-            row.tariff.unconfirmed().to_string(),
-            bill.size.get().to_string(),
-            milliseconds(bill.billed_time),
-            report.currency.code.clone(),
-        ];
-        let parts = bill.parts;
-        for usd in [
-            parts.memory,
-            parts.cpu,
-            parts.requests,
-            parts.fee,
-            bill.gross,
-            bill.net,
-            bill.overhead(),
-        ] {
-            cells.push(exact(report.money(usd)?));
-        }
-        cells.push(of(bill.surcharge_on_use()));
-        cells.push(of(bill.share_of_bill()));
-        cells.push(of(bill.memory_waste()));
-        cells.push(of(bill.time_waste()));
-        cells.push(bill.wasted_memory.get().to_string());
-        cells.push(milliseconds(bill.wasted_time));
+    let money = |usd| -> Result<String, Failure> { Ok(exact(report.money(usd)?)) };
+    let mut line = |cells: [String; COLUMNS.len()]| {
         out.push_str(&cells.join(","));
         out.push('\n');
+    };
+    for row in &report.rows {
+        let (bill, free) = (&row.bill, row.usage.free);
+        let provider = row.tariff.provider.id.clone();
+        let prices_of = row.tariff.date(free).to_string();
+        let unconfirmed = row.tariff.unconfirmed(free).to_string();
+        let currency = report.currency.code.clone();
+        line([
+            provider.clone(),
+            prices_of.clone(),
+            unconfirmed.clone(),
+            "as-billed".to_owned(),
+            bill.size.get().to_string(),
+            milliseconds(bill.billed_time),
+            String::new(),
+            currency.clone(),
+            money(bill.parts.memory)?,
+            money(bill.parts.cpu)?,
+            money(bill.parts.requests)?,
+            money(bill.parts.fee)?,
+            money(bill.gross)?,
+            money(bill.net)?,
+            money(bill.overhead())?,
+            of(bill.surcharge_on_use()),
+            of(bill.share_of_bill()),
+            String::new(),
+            of(bill.memory_waste()),
+            of(bill.time_waste()),
+            bill.wasted_memory.get().to_string(),
+            milliseconds(bill.wasted_time),
+        ]);
+        for policy in row.trace.iter().flat_map(|trace| &trace.policies) {
+            let others = bill.parts.cpu + bill.parts.requests + bill.parts.fee;
+            line([
+                provider.clone(),
+                prices_of.clone(),
+                unconfirmed.clone(),
+                policy.kind.id().to_owned(),
+                String::new(),
+                milliseconds(bill.billed_time),
+                policy.area.byte_nanos().to_string(),
+                currency.clone(),
+                money(policy.gross - others)?,
+                money(bill.parts.cpu)?,
+                money(bill.parts.requests)?,
+                money(bill.parts.fee)?,
+                money(policy.gross)?,
+                money(bill.net)?,
+                money(policy.gross - bill.net)?,
+                of(policy.surcharge_on_use),
+                of(policy.share_of_bill),
+                of(policy.saved),
+                String::new(),
+                String::new(),
+                String::new(),
+                String::new(),
+            ]);
+        }
     }
     Ok(out)
 }
@@ -219,20 +324,26 @@ pub(super) fn json(report: &Report<'_>) -> Result<Value, Failure> {
     let of = |value: Option<Decimal>| value.map(|value| rounded(value, 4));
     let mut bills = Vec::new();
     for row in &report.rows {
-        let (bill, tariff) = (&row.bill, &row.tariff);
+        let (bill, tariff, free) = (&row.bill, &row.tariff, row.usage.free);
+        let prices: serde_json::Map<String, Value> = tariff
+            .values(free)
+            .map(|(table, value)| {
+                let value = json!({
+                    "from": value.from.to_string(),
+                    "source": value.source,
+                    "note": value.note,
+                    "unconfirmed": value.unconfirmed,
+                });
+                (table.to_owned(), value)
+            })
+            .collect();
         let mut entry = json!({
             "provider": tariff.provider.id,
             "name": tariff.provider.name,
             "region": tariff.provider.region,
-            "prices_of": tariff.date().to_string(),
-            "unconfirmed": tariff.unconfirmed(),
-            "sources": {
-                "memory": tariff.memory.source,
-                "time": tariff.time.source,
-                "load": tariff.load.source,
-                "request": tariff.request.source,
-                "cpu": tariff.cpu.map(|cpu| &cpu.source),
-            },
+            "prices_of": tariff.date(free).to_string(),
+            "unconfirmed": tariff.unconfirmed(free),
+            "prices": prices,
             "cpu_coupling": tariff.cpu.map(|cpu| &cpu.value.coupling),
             "memory_bytes": bill.size.get(),
             "billed_ms": milliseconds(bill.billed_time),
@@ -258,7 +369,7 @@ pub(super) fn json(report: &Report<'_>) -> Result<Value, Failure> {
             let mut list = Vec::new();
             for policy in &trace.policies {
                 list.push(json!({
-                    "allocation": policy.kind.name(),
+                    "allocation": policy.kind.id(),
                     "byte_ns": policy.area.byte_nanos().to_string(),
                     "gross": money(policy.gross)?,
                     "surcharge_on_use_percent": of(policy.surcharge_on_use),
@@ -274,7 +385,14 @@ pub(super) fn json(report: &Report<'_>) -> Result<Value, Failure> {
     let missing: Vec<Value> = report
         .missing
         .iter()
-        .map(|missing| json!({"provider": missing.provider, "reason": missing.reason}))
+        .map(|missing| {
+            json!({
+                "provider": missing.provider,
+                "memory_bytes": missing.size.map(Bytes::get),
+                "reason": missing.reason,
+                "source": missing.source,
+            })
+        })
         .collect();
     Ok(json!({
         "date": report.date.map(|date| date.to_string()),

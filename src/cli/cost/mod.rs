@@ -1,17 +1,20 @@
 //! `cost`: reads price files and traces, asks [`crate::cost`], prints.
 
 mod form;
+mod input;
 mod plot;
 
-use std::path::Path;
+use std::fmt;
 
 use rust_decimal::Decimal;
 
 use super::args::Cost;
 use super::{Failure, output};
-use crate::cost::{Bill, Catalog, Currency, Month, Tariff, TraceBill, Usage, bill, bill_trace};
+use crate::cost::{
+    Bill, Catalog, Currency, MemoryBilling, Month, Tariff, TraceBill, Usage, bill, bill_trace,
+};
 use crate::kernel::reason;
-use crate::model::trace::Trace;
+use crate::model::Bytes;
 use crate::runtime::chain;
 
 /// The bill of one provider, for one size.
@@ -25,7 +28,11 @@ struct Row<'a> {
 /// A provider without a bill, and why.
 struct Missing {
     provider: String,
+    /// The size, where several are compared.
+    size: Option<Bytes>,
     reason: String,
+    /// Where it is known from that there is no such offer any more.
+    source: Option<String>,
 }
 
 /// What is printed.
@@ -37,65 +44,48 @@ struct Report<'a> {
 }
 
 pub(super) fn run(args: &Cost) -> Result<(), Failure> {
-    let catalog = catalog(args)?;
-    let usages = usages(args)?;
-    let trace = args.trace.as_deref().map(trace).transpose()?;
-    if args.bin.is_zero() {
-        return Err(Failure::new("--bin is zero: a bin has a width"));
-    }
-    let date = args.date.unwrap_or(Month::LATEST);
-    let mut tariffs = Vec::new();
-    let mut missing = Vec::new();
-    let chosen = if args.provider.is_empty() {
-        catalog.providers().iter().collect()
-    } else {
-        let found: Result<Vec<_>, _> = args.provider.iter().map(|n| catalog.find(n)).collect();
-        found?
-    };
-    for provider in chosen {
-        match provider.tariff(date) {
-            Ok(tariff) => tariffs.push(tariff),
-            // Who is named must have a price.
-            Err(err) if !args.provider.is_empty() => return Err(err.into()),
-            Err(err) => missing.push(Missing {
-                provider: provider.id.clone(),
-                reason: chain(&err),
-            }),
-        }
-    }
+    let catalog = input::catalog(args)?;
+    let cases = input::cases(args)?;
+    let bin = input::bin(args, &cases)?;
+    let (tariffs, mut missing) = tariffs(args, &catalog)?;
     let mut rows = Vec::new();
     for tariff in &tariffs {
-        for usage in &usages {
-            let billed = match &trace {
-                None => bill(tariff, usage).map(|bill| (bill, None)),
-                Some(trace) => bill_trace(tariff, trace, usage, args.bin)
+        if !args.what_if.is_empty() && tariff.memory.value.billing == MemoryBilling::Use {
+            missing.push(Missing {
+                provider: tariff.provider.id.clone(),
+                size: None,
+                source: None,
+                reason: "memory in use is billed: there is no size to choose".to_owned(),
+            });
+            continue;
+        }
+        for case in &cases {
+            let billed = match &case.trace {
+                None => bill(tariff, &case.usage).map(|bill| (bill, None)),
+                Some(trace) => bill_trace(tariff, trace, &case.usage, bin)
                     .map(|billed| (billed.bill, Some(billed))),
             };
             match billed {
                 Ok((bill, trace)) => rows.push(Row {
                     tariff: *tariff,
-                    usage: *usage,
+                    usage: case.usage,
                     bill,
                     trace,
                 }),
-                Err(err) if !args.provider.is_empty() && usages.len() == 1 => {
+                Err(err) if !args.provider.is_empty() && cases.len() == 1 => {
                     return Err(Failure::new(format!("{}: {err}", tariff.provider.id)));
                 }
                 Err(err) => missing.push(Missing {
                     provider: tariff.provider.id.clone(),
+                    size: case.usage.allocated.filter(|_| !args.what_if.is_empty()),
                     reason: err.to_string(),
+                    source: None,
                 }),
             }
         }
     }
     if rows.is_empty() {
-        let why = missing
-            .iter()
-            .map(|missing| format!("{}: {}", missing.provider, missing.reason));
-        return Err(Failure::new(format!(
-            "no provider has a bill for this: {}",
-            why.collect::<Vec<_>>().join("; ")
-        )));
+        return Err(no_bill(&tariffs, &cases, &missing));
     }
     rows.sort_by_key(|row| row.bill.gross);
     let report = Report {
@@ -104,12 +94,8 @@ pub(super) fn run(args: &Cost) -> Result<(), Failure> {
         currency: args.rate.clone().unwrap_or_else(Currency::usd),
         date: args.date,
     };
-    if let Some(path) = &args.plot {
-        let usage = usages
-            .first()
-            .copied()
-            .ok_or_else(|| Failure::new("nothing to draw"))?;
-        let picture = plot::draw(&tariffs, &usage, &report.currency)?;
+    if let Some((path, case)) = args.plot.as_ref().zip(cases.first()) {
+        let picture = plot::draw(&tariffs, &case.usage, &report.currency)?;
         std::fs::write(path, picture)
             .map_err(|err| Failure::new(format!("write {}: {}", path.display(), reason(&err))))?;
     }
@@ -120,7 +106,7 @@ pub(super) fn run(args: &Cost) -> Result<(), Failure> {
         form::csv(&report)?
     } else if args.sentence {
         form::sentences(&report)?
-    } else if trace.is_some() {
+    } else if args.trace.is_some() {
         form::policies(&report)?
     } else {
         form::table(&report)?
@@ -128,55 +114,72 @@ pub(super) fn run(args: &Cost) -> Result<(), Failure> {
     Ok(output::text(&text)?)
 }
 
-fn read(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path)
-        .map_err(|err| Failure::new(format!("read {}: {}", path.display(), reason(&err))))
-}
-
-fn catalog(args: &Cost) -> Result<Catalog, Failure> {
-    let mut catalog = Catalog::built_in()?;
-    for path in &args.providers {
-        catalog.add(&read(path)?, &path.display().to_string())?;
-    }
-    Ok(catalog)
-}
-
-fn trace(path: &Path) -> Result<Trace, Failure> {
-    read(path)?
-        .parse()
-        .map_err(|err| Failure::new(format!("{}: {err}", path.display())))
-}
-
-/// What is billed: one usage, or one for each size of `--what-if`.
-fn usages(args: &Cost) -> Result<Vec<Usage>, Failure> {
-    let usage = |used, duration| Usage {
-        allocated: args.allocated,
-        cpu_time: args.cpu_time,
-        cpus: args.vcpu,
-        free: args.free,
-        ..Usage::flat(used, duration, args.requests)
-    };
-    if args.trace.is_some() {
-        return Ok(vec![usage(Default::default(), Default::default())]);
-    }
-    let used = args
-        .used
-        .ok_or_else(|| Failure::new("--used is missing: give the memory in use, or a --trace"))?;
-    let no_duration =
-        || Failure::new("--duration is missing: give how long one run takes, or a --trace");
-    if args.what_if.is_empty() {
-        return Ok(vec![usage(used, args.duration.ok_or_else(no_duration)?)]);
-    }
-    args.what_if
+/// Why nobody has a bill: in short if it is the size.
+fn no_bill(tariffs: &[Tariff<'_>], cases: &[input::Case], missing: &[Missing]) -> Failure {
+    let largest = tariffs
         .iter()
-        .map(|case| {
-            let duration = case.duration.or(args.duration).ok_or_else(no_duration)?;
-            Ok(Usage {
-                allocated: Some(case.size),
-                ..usage(used, duration)
-            })
-        })
-        .collect()
+        .map(|tariff| (tariff.memory.value.sizes.largest(), &tariff.provider.id))
+        .rev()
+        .max_by_key(|(size, _)| *size);
+    let wanted = cases
+        .iter()
+        .map(|case| case.usage.allocated.unwrap_or(case.usage.peak))
+        .min();
+    if let Some(((largest, id), wanted)) = largest.zip(wanted)
+        && wanted > largest
+    {
+        return Failure::new(format!(
+            "{wanted} are more than any of these providers has: the largest size is {largest}, of {id}"
+        ));
+    }
+    let why: Vec<String> = missing.iter().map(Missing::to_string).collect();
+    Failure::new(format!(
+        "no provider has a bill for this: {}",
+        why.join("; ")
+    ))
+}
+
+/// The prices of the providers asked for, and who has none.
+fn tariffs<'a>(
+    args: &Cost,
+    catalog: &'a Catalog,
+) -> Result<(Vec<Tariff<'a>>, Vec<Missing>), Failure> {
+    let date = args.date.unwrap_or(Month::LATEST);
+    let mut tariffs = Vec::new();
+    let mut missing = Vec::new();
+    for name in &args.provider {
+        let provider = catalog.find(name)?;
+        // Who is named must have a price.
+        let tariff = provider
+            .tariff(date)
+            .map_err(|err| Failure::new(format!("{}: {}", provider.id, chain(&err))))?;
+        tariffs.push(tariff);
+    }
+    if !args.provider.is_empty() {
+        return Ok((tariffs, missing));
+    }
+    for provider in catalog.providers() {
+        match provider.tariff(date) {
+            Ok(tariff) => tariffs.push(tariff),
+            Err(err) => missing.push(Missing {
+                provider: provider.id.clone(),
+                size: None,
+                reason: chain(&err),
+                source: provider.ended.as_ref().map(|ended| &ended.source).cloned(),
+            }),
+        }
+    }
+    Ok((tariffs, missing))
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.provider)?;
+        if let Some(size) = self.size {
+            write!(f, " at {size}")?;
+        }
+        write!(f, ": {}", self.reason)
+    }
 }
 
 impl Report<'_> {

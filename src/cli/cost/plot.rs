@@ -6,7 +6,7 @@ use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
 
 use crate::cli::Failure;
-use crate::cost::{Currency, Tariff, Usage, bill, rounded};
+use crate::cost::{CostError, Currency, Tariff, Usage, bill, rounded};
 use crate::model::Bytes;
 
 const LEFT: f64 = 70.0;
@@ -56,9 +56,13 @@ pub(super) fn draw(
                 allocated: None,
                 ..*usage
             };
-            // Sizes beyond the provider's largest have no cost.
-            let Ok(bill) = bill(tariff, &usage) else {
-                break;
+            let bill = match bill(tariff, &usage) {
+                Ok(bill) => bill,
+                // Sizes beyond the provider's largest have no cost.
+                Err(CostError::DoesNotFit { .. }) => break,
+                Err(err) => {
+                    return Err(Failure::new(format!("{}: {err}", tariff.provider.id)));
+                }
             };
             points.push((mb, currency.convert(bill.gross)?.to_f64().unwrap_or(0.0)));
         }
@@ -85,7 +89,7 @@ pub(super) fn draw(
         usage.duration,
         tariffs
             .iter()
-            .map(Tariff::date)
+            .map(|tariff| tariff.date(usage.free))
             .max()
             .map_or_else(String::new, |date| date.to_string()),
     );
@@ -136,13 +140,26 @@ pub(super) fn draw(
             let (px, py) = (x(f64::from(*mb)), y(*cost));
             if place == 0 {
                 let _ = write!(path, "M{px:.1},{py:.1}");
-            } else if before != Some(*cost) || place + 1 == line.points.len() {
-                // A size holds up to its own end: the line rises behind it.
-                let _ = write!(path, "H{px:.1}V{py:.1}");
+            } else if before.is_some_and(|(_, cost_before)| cost_before != *cost) {
+                // A size holds up to its own end: the line rises right behind it.
+                let end = before.map_or(px, |(end, _)| end);
+                let _ = write!(path, "H{end:.1}V{py:.1}");
             }
-            before = Some(*cost);
+            if place > 0 && place + 1 == line.points.len() {
+                let _ = write!(path, "H{px:.1}");
+            }
+            before = Some((px, *cost));
         }
         let row = 96.0 + 25.0 * f64::from(u8::try_from(index).unwrap_or(u8::MAX));
+        // A provider with one size has no line.
+        if let [(mb, cost)] = line.points.as_slice() {
+            for (cx, cy) in [(x(f64::from(*mb)), y(*cost)), (643.0, row)] {
+                let _ = writeln!(
+                    out,
+                    "<circle cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"4\" fill=\"{colour}\"/>"
+                );
+            }
+        }
         let _ = writeln!(
             out,
             "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"{dash}/>\n\
@@ -170,3 +187,56 @@ const HEAD: &str = r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 900 4
 </style>
 <rect class="paper" width="900" height="440" rx="8"/>
 "#;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cost::{Catalog, Month};
+
+    fn picture(provider: &str, duration: Duration, requests: u64) -> Result<String, Failure> {
+        let catalog = Catalog::built_in().unwrap();
+        let tariff = catalog.find(provider).unwrap().tariff(Month::LATEST);
+        let usage = Usage::flat(Bytes::ZERO, duration, requests);
+        draw(&[tariff.unwrap()], &usage, &Currency::usd())
+    }
+
+    #[test]
+    fn a_line_rises_right_behind_a_size() {
+        let svg = picture("oracle-functions", Duration::from_secs(1), 1_000_000).unwrap();
+        let path = svg.split("<path d=\"").nth(1).unwrap();
+        // 128 MB at the left edge, 256 MB one sixth of the width further, and so on up to 3072 MB.
+        let (first, rest) = path.split_once('H').unwrap();
+        assert!(first.starts_with("M70.0,"), "{path}");
+        let steps: Vec<&str> = rest
+            .split('"')
+            .next()
+            .unwrap()
+            .split('H')
+            .map(|step| step.split('V').next().unwrap())
+            .collect();
+        assert_eq!(steps, ["70.0", "160.0", "250.0", "340.0", "430.0", "482.6"]);
+    }
+
+    #[test]
+    fn an_offer_of_one_size_is_a_point() {
+        let point = |provider| {
+            let svg = picture(provider, Duration::from_secs(1), 1_000_000).unwrap();
+            svg.contains("<circle cx=\"70.0\"")
+        };
+        assert!(point("cloudflare-workers"));
+        assert!(!point("oracle-functions"));
+    }
+
+    #[test]
+    fn what_cannot_be_counted_is_no_empty_picture() {
+        let failure = picture("oracle-functions", Duration::MAX, u64::MAX)
+            .err()
+            .unwrap();
+        assert_eq!(
+            failure.text,
+            "oracle-functions: the amount is too large to be counted"
+        );
+    }
+}
