@@ -36,7 +36,7 @@ MODULES = """arch/x86/crypto crypto drivers/acpi drivers/block drivers/cxl drive
  fs/squashfs lib mm net/802 net/bridge net/core net/llc net/netfilter""".split()
 
 # Units that only cost time there.
-MASKED = """systemd-timesyncd systemd-resolved systemd-networkd systemd-udev-hwdb-update systemd-journal-flush
+MASKED = """systemd-timesyncd systemd-resolved systemd-networkd systemd-hwdb-update systemd-logind systemd-journal-flush
  systemd-update-utmp systemd-random-seed ldconfig systemd-sysusers systemd-journal-catalog-update systemd-firstboot
  systemd-machine-id-commit systemd-remount-fs systemd-udev-settle systemd-modules-load getty@tty1
  serial-getty@ttyS0""".split()
@@ -296,6 +296,11 @@ class Builder:
             self._replace(f"etc/{name}", text)
         if not os.path.lexists(f"{root}/usr/bin/awk"):
             os.symlink("mawk", f"{root}/usr/bin/awk")
+        # Clients look for the system bus below /var/run, and fall back to a socket of systemd's that loses requests.
+        for name, target in {"var/run": "/run", "var/lock": "/run/lock"}.items():
+            if not os.path.islink(f"{root}/{name}"):
+                shutil.rmtree(f"{root}/{name}", ignore_errors=True)
+                os.symlink(target, f"{root}/{name}")
         # It has modprobe ask for keys of disks that are not there, for each memory device.
         for base in ("etc", "usr/lib"):
             with contextlib.suppress(FileNotFoundError):
