@@ -25,7 +25,7 @@ pub struct InvalidWidth(Duration);
 impl BinWidth {
     /// 20 ms halved five times. Half of it is no whole number of microseconds.
     pub const FINEST: Self = Self { micros: 625 };
-    /// So wide that 256 of them are more than 2^64 microseconds.
+    /// So wide that 128 of them are more than 2^64 microseconds.
     pub const WIDEST: Self = Self { micros: 625 << 53 };
 
     /// Twice as wide, at most [`Self::WIDEST`].
@@ -181,7 +181,7 @@ mod tests {
         }
         assert!(BinWidth::try_from(Duration::from_nanos(20_000_001)).is_err());
         assert_eq!(BinWidth::WIDEST.doubled(), BinWidth::WIDEST);
-        assert!(u128::from(BinWidth::WIDEST.micros()) * 256 > u128::from(u64::MAX));
+        assert!(u128::from(BinWidth::WIDEST.micros()) * 128 > u128::from(u64::MAX));
     }
 
     #[test]

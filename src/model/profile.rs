@@ -3,7 +3,7 @@
 //! A [`Digest`] is what is kept of one run. A [`Profile`] is what was learned from the digests, one
 //! [`ClassProfile`] for each input class. Both are derived from traces by `policy::learn` and stored by `profile`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -144,6 +144,8 @@ impl InputBins {
 }
 
 /// What was learned of one function.
+///
+/// It is read when a container is created, so it holds what is needed then and no more: the runs are in their digests.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Profile {
@@ -156,8 +158,6 @@ pub struct Profile {
     pub bins: Option<InputBins>,
     /// By class; the class `*` holds all runs. A class without a complete run is not there.
     pub classes: BTreeMap<ClassName, ClassProfile>,
-    /// The runs that it was learned from.
-    pub runs: BTreeSet<RunId>,
 }
 
 impl Profile {

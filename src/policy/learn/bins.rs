@@ -11,8 +11,8 @@ use crate::model::profile::{Digest, InputBins};
 
 use super::{Digests, Rules, digests};
 
-/// Learned classes of a function at most.
-const MOST_CLASSES: usize = 8;
+/// Learned classes of a function at most, so that its profile is read quickly.
+const MOST_CLASSES: usize = 4;
 /// A learned class has at least so many complete runs, one more than it needs without the one that is left out.
 const LEAST_MEMBERS: usize = 4;
 /// Runs are left out in so many groups, one after the other.

@@ -4,8 +4,9 @@ use crate::model::Bytes;
 use crate::model::profile::{BinWidth, Digest, Hull, Hulls};
 use crate::model::trace::{End, Sample, Trace};
 
-/// A hull has at most so many bins; of a longer run they are wider.
-pub const MOST_BINS: usize = 256;
+/// A hull has at most so many bins; of a longer run they are wider. A profile is read whenever a container is created,
+/// and the time for that grows with the number of bins.
+pub const MOST_BINS: usize = 128;
 
 /// Why nothing can be kept of a trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -97,6 +97,5 @@ pub fn learn(function: FunctionKey, digests: &Digests, rules: &Rules) -> Profile
             .into_iter()
             .filter_map(|(name, runs)| Some((name, class::profile(&runs, rules)?)))
             .collect(),
-        runs: digests.iter().map(|digest| digest.run.clone()).collect(),
     }
 }

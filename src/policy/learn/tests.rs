@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::Bytes;
-use crate::model::profile::{BinWidth, Confidence, Hull, Hulls};
+use crate::model::profile::{BinWidth, Confidence, Hull, Hulls, InputBins};
 use crate::model::trace::{COLUMNS, Trace, VERSION_LINE};
 
 /// A trace from samples of `t_us,usage,anon,file,shmem,kernel,cpu_us`.
@@ -112,11 +112,11 @@ fn bins_of_a_long_run_are_wider() {
         (digest.wall.held.width.micros(), digest.wall.held.bins.len())
     };
     assert_eq!(width(0), (20_000, 1));
-    assert_eq!(width(5_120_000), (20_000, 256));
-    assert_eq!(width(5_120_001), (40_000, 129));
-    assert_eq!(width(3_600_000_000), (20_000 << 10, 176));
+    assert_eq!(width(2_560_000), (20_000, 128));
+    assert_eq!(width(2_560_001), (40_000, 65));
+    assert_eq!(width(3_600_000_000), (20_000 << 11, 88));
     let (_, bins) = width(u64::MAX);
-    assert!((129..=256).contains(&bins), "{bins}");
+    assert!((65..=128).contains(&bins), "{bins}");
 }
 
 #[test]
@@ -370,7 +370,17 @@ fn pixels_part_avatars_from_content_better_than_file_size() {
         panic!()
     };
     assert!(pixels.relative_cost < bytes.relative_cost, "{candidates:?}");
-    assert!(bytes.relative_cost < 0.7, "{bytes:?}");
+    // The figures of docs/profiles.md.
+    let figures = |bins: &InputBins| {
+        let percent = |share: f64| (share * 100.0).round();
+        (
+            bins.edges.len(),
+            percent(bins.relative_cost),
+            percent(bins.false_positives),
+        )
+    };
+    assert_eq!(figures(pixels), (3, 54.0, 4.0));
+    assert_eq!(figures(bytes), (2, 60.0, 7.0));
     assert!(
         pixels.false_positives < bytes.false_positives,
         "{candidates:?}"
