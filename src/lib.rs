@@ -7,6 +7,7 @@
 //! - [`log`]: log lines of both.
 //! - [`runtime`]: the verbs of an OCI runtime, one per process, on libcontainer.
 //! - [`config`]: the configuration files with the origin of every value.
+//! - [`profile`]: profiles on disk, import and export.
 //! - [`kernel`]: control groups, processes, terminals; the only room with paths under `/sys` and `/proc`
 //!   and the only one with `unsafe`.
 //! - [`sampler`]: the thread that looks at the memory of containers and writes traces.
@@ -27,6 +28,7 @@ pub mod kernel;
 pub mod log;
 pub mod model;
 pub mod policy;
+pub mod profile;
 pub mod runtime;
 pub mod sampler;
 pub mod shim;

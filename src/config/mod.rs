@@ -4,7 +4,7 @@
 //! the nearest known name. A verb that handles containers goes on with the defaults when the configuration
 //! cannot be used, and warns: a mistake in a file must not stop a host's containers.
 
-mod nearest;
+pub(crate) mod nearest;
 mod schema;
 
 use std::fs;
@@ -264,6 +264,12 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(text.contains("absolute path"), "{text}");
+        for wrong in ["-1", "10001", "\"20\"", "1.5"] {
+            let text = load(&[("config.toml", &format!("profile.keep-traces = {wrong}\n"))])
+                .unwrap_err()
+                .to_string();
+            assert!(text.contains("a number from 0 to 10000"), "{text}");
+        }
     }
 
     #[test]

@@ -1,11 +1,16 @@
 //! The known name that is most like a mistyped one.
 
 /// The candidate with the least edit distance, if it is near enough to be what was meant.
-pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let leaf = |text: &str| text.rsplit('.').next().unwrap_or_default().to_owned();
+pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let leaf = |text: &str| {
+        text.rsplit(['.', '/'])
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    };
     known
         .map(|candidate| {
-            // The right key in the wrong table is a near miss as well.
+            // The right key in the wrong table is a near miss as well, or the right function in the wrong namespace.
             let whole = distance(name, candidate);
             (
                 whole.min(distance(&leaf(name), &leaf(candidate)).saturating_add(1)),

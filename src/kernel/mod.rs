@@ -86,6 +86,27 @@ pub fn reason(err: &io::Error) -> String {
     )
 }
 
+/// An error with its chain of sources, the kernel's reasons in its own words.
+pub fn chain(err: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = String::new();
+    let mut next = Some(err);
+    while let Some(err) = next {
+        let part = err
+            .downcast_ref::<nix::errno::Errno>()
+            .map(|errno| errno.desc().to_lowercase())
+            .or_else(|| err.downcast_ref::<io::Error>().map(reason))
+            .unwrap_or_else(|| err.to_string());
+        if !text.ends_with(&part) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&part);
+        }
+        next = err.source();
+    }
+    text
+}
+
 /// Result of an access to the kernel.
 pub type Result<T> = std::result::Result<T, KernelError>;
 

@@ -3,7 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::kernel::{KernelError, reason};
+use crate::kernel::KernelError;
+pub use crate::kernel::chain;
 use crate::model::InvalidContainerId;
 use crate::runtime::state::Status;
 
@@ -131,24 +132,3 @@ impl RuntimeError {
 
 /// Result of a verb.
 pub type Result<T> = std::result::Result<T, RuntimeError>;
-
-/// An error with its chain of sources, the kernel's reasons in its own words.
-pub fn chain(err: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = String::new();
-    let mut next = Some(err);
-    while let Some(err) = next {
-        let part = err
-            .downcast_ref::<nix::errno::Errno>()
-            .map(|errno| errno.desc().to_lowercase())
-            .or_else(|| err.downcast_ref::<io::Error>().map(reason))
-            .unwrap_or_else(|| err.to_string());
-        if !text.ends_with(&part) {
-            if !text.is_empty() {
-                text.push_str(": ");
-            }
-            text.push_str(&part);
-        }
-        next = err.source();
-    }
-    text
-}

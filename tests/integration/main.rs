@@ -47,6 +47,7 @@ mod namespaces;
 mod output;
 mod pause;
 mod process;
+mod profile;
 mod program;
 mod propagation;
 mod seccomp;

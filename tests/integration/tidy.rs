@@ -420,8 +420,16 @@ fn every_verb_and_option_is_documented() {
     assert!(verbs.len() > 10, "{all}");
     for verb in &verbs {
         assert!(text.contains(&format!("`{verb}")), "verb {verb}");
-        for option in options(&help(&[verb])) {
+        let own = help(&[verb]);
+        for option in options(&own) {
             assert!(text.contains(&format!("`{option}")), "{verb} {option}");
+        }
+        for inner in self::verbs(&own).iter().filter(|inner| *inner != "help") {
+            let name = format!("`{verb} {inner}`");
+            assert!(text.contains(&name), "verb {name}");
+            for option in options(&help(&[verb, inner])) {
+                assert!(text.contains(&format!("`{option}")), "{name} {option}");
+            }
         }
     }
 }
