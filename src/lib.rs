@@ -9,6 +9,7 @@
 //! - [`config`]: the configuration files with the origin of every value.
 //! - [`kernel`]: control groups, processes, terminals; the only room with paths under `/sys` and `/proc`
 //!   and the only one with `unsafe`.
+//! - [`tracer`]: runs a function to have it traced, or finds a container that runs.
 //! - [`sampler`]: the thread that looks at the memory of containers and writes traces.
 //! - [`policy`]: what is decided, such as profiles learned from traces; pure.
 //! - [`cost`]: what providers charge for a run; pure.
@@ -30,3 +31,4 @@ pub mod policy;
 pub mod runtime;
 pub mod sampler;
 pub mod shim;
+pub mod tracer;

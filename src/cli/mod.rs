@@ -8,6 +8,7 @@ mod cost;
 mod duration;
 mod log;
 mod output;
+mod trace;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -231,6 +232,16 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
         Verb::Restore(_) => return Err(Failure::new("restore is not supported")),
         Verb::Config(verb) => show_config(&verb, config)?,
         Verb::Cost(verb) => cost::run(&verb)?,
+        Verb::Trace(verb) => trace::run(
+            &verb,
+            trace::Surroundings {
+                folder: config.profile_folder.value.clone(),
+                root,
+                systemd_cgroup: systemd,
+                config: args.config,
+                debug: args.debug,
+            },
+        )?,
         Verb::Completions(verb) => output::completions(&mut command(program), verb.shell)?,
         Verb::Man(verb) => output::man_pages(&command(program), &verb.folder)?,
     }

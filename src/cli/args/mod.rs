@@ -2,6 +2,7 @@
 
 mod cost;
 mod exec;
+mod trace;
 mod update;
 
 use std::ffi::OsString;
@@ -18,6 +19,7 @@ use crate::model::ContainerId;
 use crate::runtime::{CreateOptions, RuntimeError};
 pub(super) use cost::{Cost, Measured};
 pub(super) use exec::Exec;
+pub(super) use trace::{Trace, TraceFormat};
 pub(super) use update::Update;
 
 const ABOUT: &str = "OCI runtime for serverless functions with elastic memory";
@@ -136,6 +138,8 @@ pub(super) enum Verb {
     Config(ShowConfig),
     /// Compute what a function costs at providers, and how much of it is wasted
     Cost(Box<Cost>),
+    /// Run a function, or attach to a container, and trace its memory
+    Trace(Box<Trace>),
     /// Print a completion script for a shell
     Completions(Completions),
     /// Write man pages
