@@ -10,6 +10,7 @@
 //! - [`profile`]: profiles on disk, import and export.
 //! - [`kernel`]: control groups, processes, terminals; the only room with paths under `/sys` and `/proc`
 //!   and the only one with `unsafe`.
+//! - [`tracer`]: runs a function to have it traced, or finds a container that runs.
 //! - [`sampler`]: the thread that looks at the memory of containers and writes traces.
 //! - [`policy`]: what is decided, such as profiles learned from traces; pure.
 //! - [`cost`]: what providers charge for a run; pure.
@@ -32,3 +33,4 @@ pub mod profile;
 pub mod runtime;
 pub mod sampler;
 pub mod shim;
+pub mod tracer;

@@ -9,6 +9,7 @@ mod duration;
 mod log;
 mod output;
 mod profile;
+mod trace;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -233,6 +234,16 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
         Verb::Config(verb) => show_config(&verb, config)?,
         Verb::Cost(verb) => cost::run(&verb)?,
         Verb::Profile(verb) => return profile::run(&verb, config),
+        Verb::Trace(verb) => trace::run(
+            &verb,
+            trace::Surroundings {
+                folder: config.profile_folder.value.clone(),
+                root,
+                systemd_cgroup: systemd,
+                config: args.config,
+                debug: args.debug,
+            },
+        )?,
         Verb::Completions(verb) => output::completions(&mut command(program), verb.shell)?,
         Verb::Man(verb) => output::man_pages(&command(program), &verb.folder)?,
     }

@@ -54,6 +54,15 @@ fn exit_code(status: WaitStatus) -> Option<u32> {
     u32::try_from(code).ok()
 }
 
+/// The exit code of a child that was waited for, or 128 and the number of the signal that ended it.
+pub fn code_of(status: std::process::ExitStatus) -> u32 {
+    use std::os::unix::process::ExitStatusExt;
+    let signal = || status.signal().and_then(|signal| signal.checked_add(128));
+    let code = status.code().or_else(signal);
+    code.and_then(|code| u32::try_from(code).ok())
+        .unwrap_or(255)
+}
+
 /// The number of the first descriptor that a program is given besides the standard streams.
 const FIRST_GIVEN: RawFd = 3;
 

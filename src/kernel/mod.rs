@@ -9,6 +9,7 @@ pub mod exe;
 pub mod keyring;
 pub mod mount;
 pub mod process;
+pub mod signals;
 pub mod tty;
 pub mod wait;
 pub mod watch;

@@ -2,11 +2,61 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::mount::MsFlags;
+use nix::sched::CloneFlags;
 use nix::sys::statvfs::FsFlags;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags};
+
+/// Gives the caller mounts of its own, and with it the threads and processes that it starts later: what is mounted
+/// then is seen by nobody else and goes with the last of them. Mounts that the host makes later still appear.
+///
+/// # Errors
+/// The kernel's reason: `EPERM` without CAP_SYS_ADMIN.
+pub fn enter_own_namespace() -> io::Result<()> {
+    nix::sched::unshare(CloneFlags::CLONE_NEWNS)?;
+    set_propagation(Path::new("/"), MsFlags::MS_SLAVE | MsFlags::MS_REC)
+}
+
+/// Mounts a view of the folder `lower` at `target`: what is changed there goes to `upper` (overlayfs). `work` is an
+/// empty folder on the file system of `upper`.
+///
+/// # Errors
+/// The kernel's reason; `EINVAL` when `upper` is on a file system that cannot hold changes, such as an overlay.
+pub fn overlay(lower: &Path, upper: &Path, work: &Path, target: &Path) -> io::Result<()> {
+    let mut options = Vec::new();
+    for (name, path) in [("lowerdir", lower), ("upperdir", upper), ("workdir", work)] {
+        if !options.is_empty() {
+            options.push(b',');
+        }
+        options.extend_from_slice(name.as_bytes());
+        options.push(b'=');
+        options.extend_from_slice(&escape_option(path));
+    }
+    let kind = Some("overlay");
+    let flags = MsFlags::empty();
+    Ok(nix::mount::mount(
+        kind,
+        target,
+        kind,
+        flags,
+        Some(options.as_slice()),
+    )?)
+}
+
+/// A path as a value among the options of an overlay: commas end an option, colons a folder.
+fn escape_option(path: &Path) -> Vec<u8> {
+    let mut out = Vec::new();
+    for byte in path.as_os_str().as_bytes() {
+        if matches!(byte, b',' | b':' | b'\\') {
+            out.push(b'\\');
+        }
+        out.push(*byte);
+    }
+    out
+}
 
 /// A copy of the mounts at `path`, with those below it, attached nowhere yet (open_tree(2)).
 ///
@@ -120,4 +170,14 @@ pub fn make_read_only(path: &Path) -> io::Result<()> {
         }
     }
     Ok(nix::mount::mount(Some(path), path, none, flags, none)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn characters_with_a_meaning_among_options_are_escaped() {
+        assert_eq!(escape_option(Path::new("/a,b:c\\d")), b"/a\\,b\\:c\\\\d");
+    }
 }

@@ -55,11 +55,33 @@ fn parse_stat(text: &str) -> Option<ProcessStat> {
     })
 }
 
+/// The command of a process with its arguments (proc_pid_cmdline(5)); empty for one of the kernel's.
+///
+/// # Errors
+/// `Io` when there is no such process.
+pub fn command_line(pid: i32) -> Result<Vec<String>> {
+    let path = PathBuf::from(format!("/proc/{pid}/cmdline"));
+    let bytes = std::fs::read(&path).map_err(|err| KernelError::io("read", &path, err))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let words = text.strip_suffix('\0').unwrap_or(&text).split('\0');
+    Ok(words
+        .filter(|_| !text.is_empty())
+        .map(str::to_owned)
+        .collect())
+}
+
 /// A handle to one process, safe against reuse of its id (pidfd_open(2)).
 #[derive(Debug)]
 pub struct ProcessHandle {
     pid: i32,
     fd: OwnedFd,
+}
+
+impl AsFd for ProcessHandle {
+    /// Readable when the process has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 impl ProcessHandle {
@@ -80,6 +102,14 @@ impl ProcessHandle {
             return Err(gone());
         }
         Ok(Self { pid, fd })
+    }
+
+    /// Opens the process that has the id `pid` now.
+    ///
+    /// # Errors
+    /// As [`ProcessHandle::open`].
+    pub fn of(pid: i32) -> Result<Self> {
+        Self::open(pid, stat(pid)?.start_time)
     }
 
     /// The process id.

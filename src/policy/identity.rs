@@ -138,7 +138,7 @@ fn without_pod_suffix(pod: &str) -> &str {
 }
 
 /// An image without tag and digest.
-fn without_tag(image: &str) -> &str {
+pub fn without_tag(image: &str) -> &str {
     let image = image.split('@').next().unwrap_or(image);
     match image.rsplit_once(':') {
         // Else it is the port of a registry.

@@ -9,8 +9,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -21,6 +19,7 @@ use super::launch::Stdio;
 use super::lifecycle::{remove, start};
 use super::state::{Container, Store};
 use crate::kernel::process::signal_pid;
+use crate::kernel::signals::Signals;
 use crate::kernel::tty::{self, RawTerminal};
 use crate::model::ContainerId;
 
@@ -46,7 +45,7 @@ pub fn run(
             .inspect_err(|_| discard(&container))
             .map(|()| 0);
     }
-    let signals = Signals::block()?;
+    let signals = block_signals()?;
     let terminal = wants_terminal(options);
     let mut session = Session::new(terminal)?;
     let io = session.take_io();
@@ -79,7 +78,7 @@ pub fn exec(container: &Container, options: &ExecOptions) -> Result<i32> {
     if options.detach {
         return exec_with(container, options, Io::default()).map(|_| 0);
     }
-    let signals = Signals::block()?;
+    let signals = block_signals()?;
     let terminal = match &options.process {
         None => options.tty,
         Some(path) => file_wants_terminal(path, "/terminal"),
@@ -101,6 +100,11 @@ fn discard(container: &Container) {
     }
 }
 
+/// Signals are passed on instead of acted on.
+fn block_signals() -> Result<Signals> {
+    Signals::block_all().map_err(|err| RuntimeError::Sys("block signals", err))
+}
+
 /// A look ahead; a file that cannot be read is reported by those who use it.
 fn file_wants_terminal(path: &std::path::Path, pointer: &str) -> bool {
     std::fs::read(path)
@@ -112,40 +116,6 @@ fn file_wants_terminal(path: &std::path::Path, pointer: &str) -> bool {
 
 fn wants_terminal(options: &CreateOptions) -> bool {
     file_wants_terminal(&options.bundle.join("config.json"), "/process/terminal")
-}
-
-/// Signals that are passed on instead of acted on.
-struct Signals(SignalFd);
-
-impl Signals {
-    fn block() -> Result<Self> {
-        let mut set = SigSet::all();
-        // These report a fault of our own.
-        for own in [
-            Signal::SIGSEGV,
-            Signal::SIGBUS,
-            Signal::SIGFPE,
-            Signal::SIGILL,
-            Signal::SIGABRT,
-        ] {
-            set.remove(own);
-        }
-        set.thread_block()
-            .and_then(|()| {
-                SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
-            })
-            .map(Self)
-            .map_err(|err| RuntimeError::Sys("block signals", err.into()))
-    }
-
-    /// Signals that have arrived, by number.
-    fn take(&self) -> Vec<i32> {
-        let mut out = Vec::new();
-        while let Ok(Some(info)) = self.0.read_signal() {
-            out.extend(i32::try_from(info.ssi_signo));
-        }
-        out
-    }
 }
 
 /// One direction of a stream.
@@ -346,7 +316,7 @@ impl Session {
 
     /// Waits until something can move and moves it; tells whether anything could.
     fn step(&mut self, signals: &Signals, patience: PollTimeout) -> Result<bool> {
-        let mut fds = vec![PollFd::new(signals.0.as_fd(), PollFlags::POLLIN)];
+        let mut fds = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         // Which pump, and whether its source, each descriptor after the first stands for.
         let mut meaning = Vec::new();
         for (index, pump) in self.pumps.iter().enumerate() {

@@ -18,6 +18,7 @@ mod exec;
 mod features;
 mod foreground;
 mod handshake;
+pub(crate) mod helper;
 mod hooks;
 mod json;
 mod launch;

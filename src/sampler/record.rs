@@ -94,7 +94,7 @@ impl Record {
         // Writing to a string does not fail.
         let _ = writeln!(self.lines, "{end}");
         self.write()?;
-        Ok(self.path)
+        Ok(self.path.clone())
     }
 
     fn line(&mut self, sample: &Sample) {
@@ -156,6 +156,18 @@ impl Record {
         self.samples = samples;
         self.thinned += 1;
         Ok(())
+    }
+}
+
+impl Drop for Record {
+    /// A trace that is cut off, as when somebody else removes the control group, keeps what was seen until then.
+    fn drop(&mut self) {
+        self.thin_waiting();
+        if !self.lines.is_empty()
+            && let Err(err) = self.write()
+        {
+            tracing::warn!(%err, path = %self.path.display(), "the end of a trace is lost");
+        }
     }
 }
 
@@ -230,5 +242,8 @@ mod tests {
         assert!(rustix::fs::flock(&other, FlockOperation::NonBlockingLockExclusive).is_err());
         drop(record);
         assert!(rustix::fs::flock(&other, FlockOperation::NonBlockingLockExclusive).is_ok());
+        // Whoever can still write does.
+        let trace: Trace = std::fs::read_to_string(&path).unwrap().parse().unwrap();
+        assert_eq!((trace.samples.len(), trace.end), (2500, None));
     }
 }

@@ -55,6 +55,7 @@ mod seccomp_profile;
 mod stdio;
 mod sysctl;
 mod tidy;
+mod trace;
 mod tty;
 mod update;
 mod user_namespace;

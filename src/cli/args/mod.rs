@@ -3,6 +3,7 @@
 mod cost;
 mod exec;
 pub(super) mod profile;
+mod trace;
 mod update;
 
 use std::ffi::OsString;
@@ -20,6 +21,7 @@ use crate::runtime::{CreateOptions, RuntimeError};
 pub(super) use cost::{Cost, Measured};
 pub(super) use exec::Exec;
 use profile::Profile;
+pub(super) use trace::{Trace, TraceFormat};
 pub(super) use update::Update;
 
 const ABOUT: &str = "OCI runtime for serverless functions with elastic memory";
@@ -140,6 +142,8 @@ pub(super) enum Verb {
     Cost(Box<Cost>),
     /// Look at and change what is known of functions
     Profile(Profile),
+    /// Run a function, or attach to a container, and trace its memory
+    Trace(Box<Trace>),
     /// Print a completion script for a shell
     Completions(Completions),
     /// Write man pages

@@ -58,6 +58,11 @@ impl Hierarchies {
         })
     }
 
+    /// Where the hierarchies are mounted.
+    pub(super) fn mounts(&self) -> impl Iterator<Item = &Path> {
+        self.mounts.iter().map(|mount| mount.path.as_path())
+    }
+
     /// Turns the text of `/proc/PID/cgroup` into directories, with `place` choosing each path in its hierarchy.
     pub(super) fn resolve(&self, text: &str, place: impl Fn(&Path) -> PathBuf) -> Cgroup {
         // In the order of the mounts, which is the order in which people read them.

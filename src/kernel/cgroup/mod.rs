@@ -4,6 +4,7 @@
 //! are ever written (kernel documents `cgroup-v1` and `cgroup-v2`).
 
 mod devices;
+mod find;
 mod hierarchy;
 mod meter;
 mod oom;
