@@ -8,6 +8,8 @@ mod cost;
 mod duration;
 mod log;
 mod output;
+mod picture;
+mod plot;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -231,6 +233,7 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
         Verb::Restore(_) => return Err(Failure::new("restore is not supported")),
         Verb::Config(verb) => show_config(&verb, config)?,
         Verb::Cost(verb) => cost::run(&verb)?,
+        Verb::Plot(verb) => plot::run(&verb)?,
         Verb::Completions(verb) => output::completions(&mut command(program), verb.shell)?,
         Verb::Man(verb) => output::man_pages(&command(program), &verb.folder)?,
     }

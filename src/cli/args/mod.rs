@@ -2,6 +2,7 @@
 
 mod cost;
 mod exec;
+mod plot;
 mod update;
 
 use std::ffi::OsString;
@@ -18,6 +19,10 @@ use crate::model::ContainerId;
 use crate::runtime::{CreateOptions, RuntimeError};
 pub(super) use cost::{Cost, Measured};
 pub(super) use exec::Exec;
+pub(super) use plot::{
+    Files as PlotFiles, Hull as PlotHull, Inputs as PlotInputs, Kind as PlotKind, Plot,
+    Run as PlotRun, Target,
+};
 pub(super) use update::Update;
 
 const ABOUT: &str = "OCI runtime for serverless functions with elastic memory";
@@ -136,6 +141,8 @@ pub(super) enum Verb {
     Config(ShowConfig),
     /// Compute what a function costs at providers, and how much of it is wasted
     Cost(Box<Cost>),
+    /// Draw memory over time: hulls, shapes, classes, inputs, runs
+    Plot(Plot),
     /// Print a completion script for a shell
     Completions(Completions),
     /// Write man pages
