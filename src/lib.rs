@@ -14,6 +14,7 @@
 //! - [`sampler`]: the thread that looks at the memory of containers and writes traces.
 //! - [`policy`]: what is decided, such as profiles learned from traces; pure.
 //! - [`cost`]: what providers charge for a run; pure.
+//! - [`plot`]: pictures; pure.
 //! - [`model`]: names and quantities.
 //!
 //! `ARCHITECTURE.md` has the rules and the reasons.
@@ -28,6 +29,7 @@ pub mod cost;
 pub mod kernel;
 pub mod log;
 pub mod model;
+pub mod plot;
 pub mod policy;
 pub mod profile;
 pub mod runtime;

@@ -10,6 +10,8 @@ mod log;
 mod output;
 mod profile;
 mod trace;
+mod picture;
+mod plot;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -244,6 +246,7 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
                 debug: args.debug,
             },
         )?,
+        Verb::Plot(verb) => plot::run(&verb)?,
         Verb::Completions(verb) => output::completions(&mut command(program), verb.shell)?,
         Verb::Man(verb) => output::man_pages(&command(program), &verb.folder)?,
     }

@@ -13,7 +13,12 @@ use crate::runtime::StateReport;
 
 /// Prints text; a reader that has gone away is no failure.
 pub(super) fn text(text: &str) -> io::Result<()> {
-    match io::stdout().write_all(text.as_bytes()) {
+    bytes(text.as_bytes())
+}
+
+/// The same for what is no text.
+pub(super) fn bytes(bytes: &[u8]) -> io::Result<()> {
+    match io::stdout().write_all(bytes) {
         Err(err) if err.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
     }

@@ -276,7 +276,7 @@ impl<'a> Tariff<'a> {
     }
 
     /// The smallest size that holds `wanted`, with its place in the list of sizes.
-    pub(super) fn size(&self, wanted: Bytes) -> Result<(Bytes, usize), CostError> {
+    pub fn size(&self, wanted: Bytes) -> Result<(Bytes, usize), CostError> {
         let sizes = &self.memory.value.sizes;
         sizes.holding(wanted).ok_or(CostError::DoesNotFit {
             wanted,

@@ -46,6 +46,7 @@ mod mounts;
 mod namespaces;
 mod output;
 mod pause;
+mod plot;
 mod process;
 mod profile;
 mod program;

@@ -4,6 +4,7 @@ mod cost;
 mod exec;
 pub(super) mod profile;
 mod trace;
+mod plot;
 mod update;
 
 use std::ffi::OsString;
@@ -22,6 +23,10 @@ pub(super) use cost::{Cost, Measured};
 pub(super) use exec::Exec;
 use profile::Profile;
 pub(super) use trace::{Trace, TraceFormat};
+pub(super) use plot::{
+    Files as PlotFiles, Hull as PlotHull, Inputs as PlotInputs, Kind as PlotKind, Plot,
+    Run as PlotRun, Target,
+};
 pub(super) use update::Update;
 
 const ABOUT: &str = "OCI runtime for serverless functions with elastic memory";
@@ -144,6 +149,8 @@ pub(super) enum Verb {
     Profile(Profile),
     /// Run a function, or attach to a container, and trace its memory
     Trace(Box<Trace>),
+    /// Draw memory over time: hulls, shapes, classes, inputs, runs
+    Plot(Plot),
     /// Print a completion script for a shell
     Completions(Completions),
     /// Write man pages

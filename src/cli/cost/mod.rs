@@ -9,11 +9,10 @@ use std::fmt;
 use rust_decimal::Decimal;
 
 use super::args::Cost;
-use super::{Failure, output};
+use super::{Failure, output, picture};
 use crate::cost::{
     Bill, Catalog, Currency, MemoryBilling, Month, Tariff, TraceBill, Usage, bill, bill_trace,
 };
-use crate::kernel::reason;
 use crate::model::Bytes;
 use crate::runtime::chain;
 
@@ -95,9 +94,10 @@ pub(super) fn run(args: &Cost) -> Result<(), Failure> {
         date: args.date,
     };
     if let Some((path, case)) = args.plot.as_ref().zip(cases.first()) {
-        let picture = plot::draw(&tariffs, &case.usage, &report.currency)?;
-        std::fs::write(path, picture)
-            .map_err(|err| Failure::new(format!("write {}: {}", path.display(), reason(&err))))?;
+        picture::save(
+            &plot::figure(&tariffs, &case.usage, &report.currency)?,
+            path,
+        )?;
     }
     if args.json {
         return Ok(output::json(&form::json(&report)?)?);
