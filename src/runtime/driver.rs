@@ -1,6 +1,8 @@
 //! Who makes the control group: this command in the file system, or systemd on request.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use libcgroups::common::{CgroupManager, ControllerOpt};
@@ -13,8 +15,8 @@ use crate::kernel::KernelError;
 use crate::kernel::cgroup::{Cgroup, Hierarchies, Version, weight_of_shares};
 use crate::kernel::process;
 
-/// How long systemd may take to move a process into a new scope.
-const SCOPE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long systemd may take to move a process into a new scope; runc waits as long.
+const SCOPE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How the control group of one container is made, changed and removed.
 #[derive(Debug)]
@@ -135,14 +137,8 @@ impl Driver {
     /// # Errors
     /// `Kernel` or `Systemd`.
     pub(super) fn update(&self, cgroup: &Cgroup, id: &str, limits: &LinuxResources) -> Result<()> {
-        let cpuset = cgroup.cpuset();
         self.tell_systemd(cgroup, id, limits)?;
-        match self {
-            Self::FileSystem => cgroup.update(limits),
-            // systemd does not know the cpuset, see `for_systemd`, and empties it when it sets the rest.
-            Self::Systemd(_) => cgroup.update(&with_cpuset(limits, cpuset)),
-        }
-        .map_err(RuntimeError::Kernel)
+        cgroup.update(limits).map_err(RuntimeError::Kernel)
     }
 
     /// systemd must know the limits too, or it undoes them at its next reload.
@@ -150,16 +146,19 @@ impl Driver {
         let Self::Systemd(unit) = self else {
             return Ok(());
         };
-        let limits = for_systemd(limits, cgroup.quota(), cgroup.memory_limit());
+        let passed_on = for_systemd(limits, cgroup.quota(), cgroup.memory_limit());
         let options = ControllerOpt {
-            resources: &limits,
+            resources: &passed_on,
             freezer_state: None,
             oom_score_adj: None,
             disable_oom_killer: false,
         };
         manager(unit, id)?
             .apply(&options)
-            .map_err(|err| systemd(&err))
+            .map_err(|err| systemd(&err))?;
+        let dir = cgroup.controller("cgroup").and_then(Path::file_name);
+        let scope = dir.map(OsStr::to_string_lossy).unwrap_or_default();
+        set_properties(&scope, &assignments(limits)?)
     }
 
     /// Removes the control group; with `kill`, the processes in it first, without, only what is empty.
@@ -191,15 +190,16 @@ pub(super) fn ignore_gone(err: KernelError) -> std::result::Result<(), KernelErr
 
 /// The limits in a form that libcgroups 0.7 passes on to systemd rightly.
 ///
-/// It sends cpusets in a type that systemd refuses; the files alone hold them. It makes other weights of CPU
-/// shares than runc 1.1 and we do, and takes weights for shares. What is absent beside a CPU or swap limit it takes for unlimited or for an error,
-/// so that is filled in with what holds now.
+/// What it cannot is left out, see [`assignments`]. It makes other weights of CPU shares than runc 1.1 and we do.
+/// What is absent beside a CPU or swap limit it takes for unlimited or for an error, so that is filled in with
+/// what holds now.
 fn for_systemd(
     limits: &LinuxResources,
     quota: Option<(i64, u64)>,
     memory_limit: Option<i64>,
 ) -> LinuxResources {
     let mut limits = limits.clone();
+    limits.set_unified(None);
     if let Some(mut cpu) = limits.cpu().clone() {
         cpu.set_cpus(None).set_mems(None);
         if let Some(shares) = cpu.shares().filter(|shares| *shares != 0) {
@@ -215,14 +215,6 @@ fn for_systemd(
         }
         limits.set_cpu(Some(cpu));
     }
-    if let Some(mut unified) = limits.unified().clone() {
-        if let Some(weight) = unified.get_mut("cpu.weight")
-            && let Ok(number) = weight.parse()
-        {
-            *weight = shares_for_weight(number).to_string();
-        }
-        limits.set_unified(Some(unified));
-    }
     if let Some(mut memory) = *limits.memory() {
         if memory.limit().is_none() && memory.swap().is_some() {
             memory.set_limit(memory_limit);
@@ -232,20 +224,109 @@ fn for_systemd(
     limits
 }
 
-/// The limits with a cpuset that they do not change.
-fn with_cpuset(limits: &LinuxResources, cpuset: Option<(String, String)>) -> LinuxResources {
-    let mut limits = limits.clone();
-    if let Some((cpus, mems)) = cpuset {
-        let mut cpu = limits.cpu().clone().unwrap_or_default();
-        if cpu.cpus().is_none() && !cpus.is_empty() {
-            cpu.set_cpus(Some(cpus));
+/// The limits that libcgroups 0.7 cannot tell systemd, as assignments of `systemd.resource-control(5)`.
+///
+/// It sends cpusets in a type that systemd refuses, and of `unified` it takes quotas for quotas per second,
+/// weights for shares, and `max` for an error.
+///
+/// # Errors
+/// `Systemd` for a quota that is none. Files that systemd has no setting for are in the control group alone.
+fn assignments(limits: &LinuxResources) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    let cpu = limits.cpu().as_ref();
+    let sets = [
+        ("AllowedCPUs", cpu.and_then(|cpu| cpu.cpus().as_deref())),
+        (
+            "AllowedMemoryNodes",
+            cpu.and_then(|cpu| cpu.mems().as_deref()),
+        ),
+    ];
+    for (name, list) in sets {
+        if let Some(list) = list.filter(|list| !list.is_empty()) {
+            found.push(format!("{name}={list}"));
         }
-        if cpu.mems().is_none() && !mems.is_empty() {
-            cpu.set_mems(Some(mems));
-        }
-        limits.set_cpu(Some(cpu));
     }
-    limits
+    let mut unified: Vec<_> = limits.unified().iter().flatten().collect();
+    unified.sort();
+    for (file, value) in unified {
+        let name = match file.as_str() {
+            "cpu.max" => {
+                found.extend(cpu_max(value)?);
+                continue;
+            }
+            "cpu.weight" => "CPUWeight",
+            "cpuset.cpus" => "AllowedCPUs",
+            "cpuset.mems" => "AllowedMemoryNodes",
+            "memory.min" => "MemoryMin",
+            "memory.low" => "MemoryLow",
+            "memory.high" => "MemoryHigh",
+            "memory.max" => "MemoryMax",
+            "memory.swap.max" => "MemorySwapMax",
+            "pids.max" => "TasksMax",
+            _ => continue,
+        };
+        let value = match value.trim() {
+            "max" => "infinity",
+            value => value,
+        };
+        found.push(format!("{name}={value}"));
+    }
+    Ok(found)
+}
+
+/// `cpu.max`, a quota and perhaps a period in microseconds, as systemd has them: percents and a period.
+fn cpu_max(value: &str) -> Result<Vec<String>> {
+    let refuse = || RuntimeError::Systemd(format!("cpu.max {value:?} is no quota and period"));
+    let mut words = value.split_ascii_whitespace();
+    let quota = words.next().ok_or_else(refuse)?;
+    let period: u64 = words.next().map_or(Ok(100_000), |word| {
+        word.parse().map_err(|_not_a_number| refuse())
+    })?;
+    let percents = if quota == "max" {
+        String::new()
+    } else {
+        let quota: u64 = quota.parse().map_err(|_not_a_number| refuse())?;
+        // In hundredths, which is all that systemd keeps, and never less than was asked for.
+        let hundredths = quota
+            .checked_mul(10_000)
+            .filter(|_| period > 0)
+            .map(|scaled| scaled.div_ceil(period))
+            .ok_or_else(refuse)?;
+        format!("{}.{:02}%", hundredths / 100, hundredths % 100)
+    };
+    Ok(vec![
+        format!("CPUQuota={percents}"),
+        format!("CPUQuotaPeriodSec={period}us"),
+    ])
+}
+
+/// Sets properties of a scope until it ends, by systemd's own command.
+///
+/// # Errors
+/// `Systemd` with what the command said.
+fn set_properties(scope: &str, assignments: &[String]) -> Result<()> {
+    if assignments.is_empty() {
+        return Ok(());
+    }
+    let mut command = Command::new("systemctl");
+    if !nix::unistd::geteuid().is_root() {
+        command.arg("--user");
+    }
+    let output = command
+        .args(["set-property", "--runtime", "--", scope])
+        .args(assignments)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|err| RuntimeError::io("run", "systemctl", err))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(RuntimeError::Systemd(format!(
+        "systemctl set-property {scope} {}: {}",
+        assignments.join(" "),
+        said.trim()
+    )))
 }
 
 /// The least CPU shares of which libcgroups makes a weight. It has each weight from 1 to 10,000.
@@ -374,18 +455,40 @@ mod tests {
     }
 
     #[test]
-    fn a_cpuset_that_is_not_changed_stays() {
-        let kept = Some(("0-1".to_owned(), String::new()));
-        let limits = with_cpuset(&LinuxResources::default(), kept.clone());
-        let cpu = limits.cpu().clone().expect("cpu");
+    fn what_libcgroups_cannot_say_is_said_in_systemds_words() {
+        let said = |json: serde_json::Value| {
+            assignments(&serde_json::from_value(json).expect("resources"))
+        };
+        let limits = serde_json::json!({
+            "cpu": {"shares": 256, "cpus": "0-1,3", "mems": "1"},
+            "memory": {"limit": 100},
+            "unified": {
+                "cpu.max": "50000 100000", "cpu.weight": "77", "memory.high": "max",
+                "memory.swap.max": "4096", "pids.max": "max", "memory.oom.group": "1"
+            }
+        });
+        let wanted = [
+            "AllowedCPUs=0-1,3",
+            "AllowedMemoryNodes=1",
+            "CPUQuota=50.00%",
+            "CPUQuotaPeriodSec=100000us",
+            "CPUWeight=77",
+            "MemoryHigh=infinity",
+            "MemorySwapMax=4096",
+            "TasksMax=infinity",
+        ];
+        assert_eq!(said(limits).expect("assignments"), wanted);
+        let none = serde_json::json!({"cpu": {"shares": 5, "cpus": ""}});
+        assert!(said(none).expect("none").is_empty());
+        let quota = |text: &str| said(serde_json::json!({"unified": {"cpu.max": text}}));
         assert_eq!(
-            (cpu.cpus().as_deref(), cpu.mems().as_deref()),
-            (Some("0-1"), None)
+            quota("1001 3000").expect("rounded up")[0],
+            "CPUQuota=33.37%"
         );
-        let change: LinuxResources =
-            serde_json::from_value(serde_json::json!({"cpu": {"cpus": "1"}})).expect("resources");
-        let cpu = with_cpuset(&change, kept).cpu().clone().expect("cpu");
-        assert_eq!(cpu.cpus().as_deref(), Some("1"));
+        assert_eq!(quota("max").expect("no limit")[0], "CPUQuota=");
+        for text in ["", "x", "5 0", "5 x", "18446744073709551615"] {
+            assert!(quota(text).is_err(), "{text:?}");
+        }
     }
 
     #[test]

@@ -34,9 +34,9 @@ impl Scope {
 
     /// What systemd knows of the scope.
     fn properties(&self) -> String {
-        // Not compared: devices and cpusets, of which runc tells systemd too, and ours are in the files alone.
-        let names = "ActiveState,MemoryMax,MemorySwapMax,MemoryLow,CPUWeight,CPUQuotaPerSecUSec,CPUQuotaPeriodUSec,\
-                     TasksMax,Delegate,Slice";
+        // Not compared: device rules, of which runc tells systemd too, and ours are in the control group alone.
+        let names = "ActiveState,MemoryMax,MemorySwapMax,MemoryHigh,MemoryLow,CPUWeight,CPUQuotaPerSecUSec,CPUQuotaPeriodUSec,\
+                     TasksMax,AllowedCPUs,AllowedMemoryNodes,Delegate,Slice";
         let outcome = Cmd::new("systemctl")
             .args(["show", &self.unit, "--property", names])
             .output();
@@ -161,12 +161,36 @@ fn an_update_changes_files_and_properties() {
             "--cpu-share 256",
             "--cpu-quota 20000 --cpu-period 50000",
             "--pids-limit 21",
+            "--cpuset-cpus 1",
+            "--cpu-share 300",
         ] {
             c.ok(&format!("--systemd-cgroup update {flags} ID"));
             note_scope(c, &scope);
         }
         assert_eq!(scope.file("memory.max"), "134217728");
         assert_eq!(scope.file("pids.max"), "21");
+        assert_eq!(scope.file("cpuset.cpus"), "1");
+    });
+}
+
+#[test]
+fn unified_settings_survive_a_reload_of_systemd() {
+    if !has_systemd() {
+        return;
+    }
+    differential(|c| {
+        let scope = Scope::of(c);
+        c.spec()["linux"]["resources"]["unified"] = json!({
+            "memory.high": "50331648", "memory.low": "4194304", "memory.max": "67108864",
+            "memory.swap.max": "max", "cpu.max": "30000 60000", "cpu.weight": "77",
+            "cpuset.cpus": "0", "cpuset.mems": "0", "pids.max": "40"
+        });
+        up(c);
+        let outcome = Cmd::new("systemctl").arg("daemon-reload").output();
+        assert_eq!(outcome.code, 0, "{outcome}");
+        note_scope(c, &scope);
+        assert_eq!(scope.file("cpu.max"), "30000 60000");
+        assert_eq!(scope.file("cpuset.cpus"), "0");
     });
 }
 
@@ -175,14 +199,13 @@ fn limits_survive_a_reload_of_systemd() {
     on_systemd(|c| {
         let scope = Scope::of(c);
         limit(c);
-        // systemd does not know of our cpusets and drops them: docs/testing.md.
-        c.spec()["linux"]["resources"]["cpu"] = json!({"shares": 512, "quota": 50_000});
         up(c);
         c.ok("--systemd-cgroup update --memory 50331648 --pids-limit 33 ID");
         let outcome = Cmd::new("systemctl").arg("daemon-reload").output();
         assert_eq!(outcome.code, 0, "{outcome}");
         note_scope(c, &scope);
         assert_eq!(scope.file("memory.max"), "50331648");
+        assert_eq!(scope.file("cpuset.cpus"), "0");
         let seen = c.exec(
             "",
             "(: < /dev/null) && echo null; (: < /dev/fuse) 2>/dev/null; true",

@@ -213,12 +213,6 @@ impl Cgroup {
         }
     }
 
-    /// Processors and memory nodes that are set, each empty for none, as cgroup v2 has them now.
-    pub fn cpuset(&self) -> Option<(String, String)> {
-        let read = |file| self.read_v2("cpuset", file);
-        Some((read("cpuset.cpus")?, read("cpuset.mems")?))
-    }
-
     fn read_v2(&self, controller: &str, file: &str) -> Option<String> {
         let dir = self.controller(controller)?;
         let text = (self.version == Version::V2).then(|| read_text(&dir.join(file)))?;
