@@ -4,6 +4,7 @@
 //!
 //! - [`cli`]: the command line; prints.
 //! - [`shim`]: the containerd shim; runs the verbs of [`runtime`] as processes of their own.
+//! - [`monitor`]: looks after a container that no shim of ours looks after.
 //! - [`log`]: log lines of both.
 //! - [`runtime`]: the verbs of an OCI runtime, one per process, on libcontainer.
 //! - [`config`]: the configuration files with the origin of every value.
@@ -29,6 +30,7 @@ pub mod cost;
 pub mod kernel;
 pub mod log;
 pub mod model;
+pub mod monitor;
 pub mod plot;
 pub mod policy;
 pub mod profile;

@@ -69,6 +69,7 @@ class Replay:
             "NAMESPACE": containerd.namespace,
             "MAX_SHIM_VERSION": "2",
             "GOMAXPROCS": "2",
+            "ELASTIC_MEM_CONFIG": containerd.settings,
         }
 
     def mounts(self, bundle):

@@ -98,6 +98,7 @@ class PrivateContainerd:
             with open(os.path.join(self.folder, "sockets"), "w", encoding="utf-8") as file:
                 file.write(elsewhere)
         self.ttrpc = self.socket + ".ttrpc"
+        self.settings = os.path.join(self.folder, "elastic-mem.toml")
         self.process = None
 
     def _subfolder(self, name):
@@ -121,6 +122,9 @@ class PrivateContainerd:
         with open(config, "w", encoding="utf-8") as file:
             # A string or list of JSON is one of TOML as well.
             file.write(CONFIG.format(**{key: json.dumps(value) for key, value in values.items()}))
+        # Traces of our runtimes do not go to those of the host.
+        with open(self.settings, "w", encoding="utf-8") as file:
+            file.write(f"profile.folder = {json.dumps(os.path.join(self.folder, 'profiles'))}\n")
         self.group.make()
 
         def enter():
@@ -134,7 +138,7 @@ class PrivateContainerd:
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
-                env={"PATH": self.path()},
+                env={"PATH": self.path(), "ELASTIC_MEM_CONFIG": self.settings},
                 start_new_session=True,
                 preexec_fn=enter,
             )

@@ -8,10 +8,10 @@ mod cost;
 mod duration;
 mod log;
 mod output;
-mod profile;
-mod trace;
 mod picture;
 mod plot;
+mod profile;
+mod trace;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -20,9 +20,11 @@ use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches};
 
-use crate::config::{Config, ConfigError, SystemdCgroup, main_file};
+use crate::config::{Config, ConfigError, MemoryMode, SystemdCgroup, main_file};
 use crate::kernel::exe;
 use crate::model::ContainerId;
+use crate::monitor;
+use crate::policy::identity::MODE;
 use crate::runtime::{self, RuntimeError, Store, chain};
 use args::{Args, Verb};
 
@@ -55,6 +57,9 @@ pub fn main() -> ExitCode {
         Ok(args) => args,
         Err(code) => return code,
     };
+    if matches!(args.verb, Verb::Monitor(_)) {
+        monitor::enter();
+    }
     // A configuration that cannot be used must not stop containers: defaults, and a warning below.
     let (config, config_error) = match load_config(&args) {
         Ok(config) => (config, None),
@@ -128,6 +133,17 @@ fn parse(program: &str) -> Result<Args, ExitCode> {
     })
 }
 
+/// A container starts with its monitor or without.
+fn leave_monitor(container: &runtime::Container, root: &Path, config: Option<&Path>) {
+    let off = container.state.annotations.get(MODE);
+    if container.status() != runtime::Status::Created || off.is_some_and(|mode| mode == "off") {
+        return;
+    }
+    if let Err(reason) = monitor::leave(root, &container.state.id, config) {
+        tracing::warn!(reason, "no trace of this container");
+    }
+}
+
 fn load_config(args: &Args) -> Result<Config, ConfigError> {
     Config::load(&main_file(args.config.as_deref()))
 }
@@ -186,7 +202,17 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
             let code = runtime::exec(&container, &options).map_err(|err| fail(&err))?;
             return Ok(exit_code(code));
         }
-        Verb::Start(verb) => runtime::start(&load(&verb.id)?)?,
+        Verb::Start(verb) => {
+            let container = load(&verb.id)?;
+            let is_ours = !args.observed && nix::unistd::geteuid().is_root();
+            if is_ours && config.memory_mode.value != MemoryMode::Off {
+                leave_monitor(&container, &root, args.config.as_deref());
+            }
+            runtime::start(&container)?;
+        }
+        Verb::Monitor(verb) => {
+            monitor::main(&load(&verb.id)?, &root, config).map_err(Failure::new)?;
+        }
         Verb::State(verb) => output::json(&runtime::state(&load(&verb.id)?))?,
         Verb::Kill(verb) => {
             let signal = verb.signal()?;

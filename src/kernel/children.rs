@@ -102,6 +102,26 @@ pub fn give_descriptors(command: &mut Command, descriptors: Vec<OwnedFd>) -> io:
     Ok(())
 }
 
+/// Gives the program that `command` will start a session of its own, so that signals to the caller's do not reach it
+/// (setsid(2)).
+pub fn detach(command: &mut Command) {
+    // SAFETY: setsid takes nothing and may be called between fork and execve (signal-safety(7)).
+    let enter = || match unsafe { libc::setsid() } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    };
+    // SAFETY: `enter` allocates nothing, takes no lock and calls only setsid.
+    unsafe { command.pre_exec(enter) };
+}
+
+/// Closes what this process inherited besides the standard streams and the first so many descriptors after them. To be
+/// done before it opens anything.
+pub fn close_inherited(kept: u32) {
+    let first = FIRST_GIVEN.unsigned_abs().saturating_add(kept);
+    // SAFETY: three integers. Nobody in this process owns a descriptor of those numbers yet. An old kernel refuses.
+    let _ = unsafe { libc::close_range(first, libc::c_uint::MAX, 0) };
+}
+
 /// Has the kernel kill the program that `command` will start when the caller ends (`PR_SET_PDEATHSIG`, prctl(2)).
 ///
 /// For a caller with a single thread: it is the end of the starting thread that counts.

@@ -8,7 +8,8 @@
 use std::collections::HashMap;
 use std::hash::Hasher;
 
-use crate::model::{ClassName, FunctionKey};
+use crate::model::trace::Context;
+use crate::model::{ClassName, FunctionKey, RunId};
 
 /// Annotation with the function's name.
 pub const FUNCTION: &str = "elastic-mem.io/function";
@@ -18,6 +19,11 @@ pub const CLASS: &str = "elastic-mem.io/class";
 pub const INPUT_BYTES: &str = "elastic-mem.io/input-bytes";
 /// Annotation with the mode.
 pub const MODE: &str = "elastic-mem.io/mode";
+
+/// Arguments of a command that a trace keeps.
+const MOST_ARGUMENTS: usize = 16;
+/// Characters of each.
+const MOST_CHARACTERS: usize = 128;
 
 /// Name of the feature that [`INPUT_BYTES`] gives.
 pub const INPUT_BYTES_FEATURE: &str = "input-bytes";
@@ -56,6 +62,34 @@ impl Facts<'_> {
             None => self.namespace.to_owned(),
         };
         FunctionKey::new(&namespace, &self.name())
+    }
+
+    /// What a trace says of the container: all that is told by these facts.
+    pub fn context(&self, run: RunId) -> Context {
+        let short = |text: &String| text.chars().take(MOST_CHARACTERS).collect();
+        let bytes = self.input_bytes();
+        Context {
+            run,
+            function: self.function(),
+            class: self.class(),
+            features: bytes
+                .map(|bytes| (INPUT_BYTES_FEATURE.to_owned(), bytes))
+                .into_iter()
+                .collect(),
+            container: Some(self.id.to_owned()),
+            image: self.image().map(str::to_owned),
+            command: self
+                .command
+                .iter()
+                .take(MOST_ARGUMENTS)
+                .map(short)
+                .collect(),
+            host: None,
+            kernel: None,
+            cgroup: None,
+            mode: None,
+            ceiling: None,
+        }
     }
 
     /// The input class that was given.

@@ -104,7 +104,7 @@ where
         .arg(&settings.root)
         .arg("--log")
         .arg(children::given_path(LOG))
-        .args(["--log-format", "json"]);
+        .args(["--log-format", "json", "--observed"]);
     if settings.systemd_cgroup {
         command.arg("--systemd-cgroup");
     }

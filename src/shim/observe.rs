@@ -3,7 +3,7 @@
 //! The sampler's thread is started for the first container that is observed. Nothing here stops a container: what
 //! goes wrong is logged, and the container runs without a trace.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use crate::config::{Config, MemoryMode, main_file};
 use crate::kernel::cgroup::{Cgroup, Version};
 use crate::model::Bytes;
 use crate::model::trace::Context;
-use crate::policy::identity::{Facts, INPUT_BYTES_FEATURE};
+use crate::policy::identity::Facts;
+use crate::profile::Store;
 use crate::runtime::chain;
 use crate::sampler::{self, Ended, Sampler, Watched};
 
@@ -23,10 +24,6 @@ use crate::sampler::{self, Ended, Sampler, Watched};
 const LAST_READING: Duration = Duration::from_millis(50);
 /// How long the end of this process waits for traces.
 const LAST_TRACES: Duration = Duration::from_secs(2);
-/// Arguments of a command that are kept.
-const MOST_ARGUMENTS: usize = 16;
-/// Characters of each that are kept.
-const MOST_CHARACTERS: usize = 128;
 
 /// What is done with memory, for all containers of this shim.
 #[derive(Debug, Default)]
@@ -83,14 +80,21 @@ impl Observer {
 
     /// Takes a trace into the store once it is complete, on a thread of its own.
     pub(super) fn store(&self, ended: Ended) {
+        let store = {
+            let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(config) = &inner.config else { return };
+            Store::new(&config.profile_folder.value, config.keep_traces.value)
+        };
         let mut storing = self.storing.lock().unwrap_or_else(PoisonError::into_inner);
         // Those that are done.
         while storing.try_join_next().is_some() {}
         storing.spawn(async move {
             if let Ok(Some(path)) = ended.written.await {
-                let taken = tokio::task::spawn_blocking(move || take_in(&path)).await;
-                if let Err(err) = taken {
-                    tracing::error!(%err, "a trace was not stored");
+                let taken = tokio::task::spawn_blocking(move || store.take_in(&path)).await;
+                match taken {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(err)) => tracing::warn!("a trace was not stored: {}", chain(&err)),
+                    Err(err) => tracing::error!(%err, "a trace was not stored"),
                 }
             }
         });
@@ -150,8 +154,6 @@ impl Observed {
     }
 }
 
-fn take_in(_path: &PathBuf) {}
-
 /// A configuration that cannot be used must not stop containers.
 fn load(given: Option<&Path>) -> Config {
     Config::load(&main_file(given)).unwrap_or_else(|err| {
@@ -167,31 +169,13 @@ fn context(
     mode: MemoryMode,
 ) -> Option<Context> {
     let host = crate::kernel::host_name();
-    let short = |text: &String| text.chars().take(MOST_CHARACTERS).collect();
+    let run = sampler::new_run(host.as_deref().unwrap_or("host"), facts.id)?;
     Some(Context {
-        run: sampler::new_run(host.as_deref().unwrap_or("host"), facts.id)?,
-        function: facts.function(),
-        class: facts.class(),
-        features: facts
-            .input_bytes()
-            .map(|bytes| (INPUT_BYTES_FEATURE.to_owned(), bytes))
-            .into_iter()
-            .collect(),
-        container: Some(facts.id.to_owned()),
-        image: facts.image().map(str::to_owned),
-        command: facts
-            .command
-            .iter()
-            .take(MOST_ARGUMENTS)
-            .map(short)
-            .collect(),
         host,
         kernel: crate::kernel::release(),
-        cgroup: Some(match version {
-            Version::V1 => 1,
-            Version::V2 => 2,
-        }),
+        cgroup: Some(version.number()),
         mode: Some(mode.as_str().to_owned()),
         ceiling: bundle.memory_limit().map(Bytes::new),
+        ..facts.context(run)
     })
 }

@@ -48,3 +48,4 @@ mod restart;
 mod stdio;
 mod task_api;
 mod terminal;
+mod traces;

@@ -2,9 +2,9 @@
 
 mod cost;
 mod exec;
+mod plot;
 pub(super) mod profile;
 mod trace;
-mod plot;
 mod update;
 
 use std::ffi::OsString;
@@ -21,12 +21,12 @@ use crate::model::ContainerId;
 use crate::runtime::{CreateOptions, RuntimeError};
 pub(super) use cost::{Cost, Measured};
 pub(super) use exec::Exec;
-use profile::Profile;
-pub(super) use trace::{Trace, TraceFormat};
 pub(super) use plot::{
     Files as PlotFiles, Hull as PlotHull, Inputs as PlotInputs, Kind as PlotKind, Plot,
     Run as PlotRun, Target,
 };
+use profile::Profile;
+pub(super) use trace::{Trace, TraceFormat};
 pub(super) use update::Update;
 
 const ABOUT: &str = "OCI runtime for serverless functions with elastic memory";
@@ -56,6 +56,9 @@ pub(super) struct Args {
     /// Accepted for callers of runc; there is no checkpoint
     #[arg(long, global = true, hide = true, value_name = "PATH")]
     criu: Option<PathBuf>,
+    /// The caller looks after the container's memory
+    #[arg(long, global = true, hide = true)]
+    pub(super) observed: bool,
     #[command(subcommand)]
     pub(super) verb: Verb,
 }
@@ -151,6 +154,9 @@ pub(super) enum Verb {
     Trace(Box<Trace>),
     /// Draw memory over time: hulls, shapes, classes, inputs, runs
     Plot(Plot),
+    /// Look after the memory of a container that is about to start; `start` leaves this behind
+    #[command(hide = true)]
+    Monitor(Id),
     /// Print a completion script for a shell
     Completions(Completions),
     /// Write man pages

@@ -57,7 +57,7 @@ pub(super) fn list(entries: &[Entry]) -> String {
                 let all = profile.classes.get(&ClassName::all());
                 [
                     name,
-                    profile.runs.len().to_string(),
+                    complete_runs(profile).to_string(),
                     profile.classes.len().to_string(),
                     all.map_or_else(none, |all| megabytes(all.held_peak.max)),
                     all.map_or_else(none, |all| megabytes(all.file_peak.max)),
@@ -88,7 +88,7 @@ pub(super) fn list_json(entries: &[Entry]) -> Value {
             let all = profile.classes.get(&ClassName::all());
             json!({
                 "function": entry.function,
-                "runs": profile.runs.len(),
+                "runs": complete_runs(profile),
                 "classes": profile.classes.keys().collect::<Vec<_>>(),
                 "heldPeak": all.map(|all| all.held_peak),
                 "filePeak": all.map(|all| all.file_peak),
@@ -107,7 +107,7 @@ pub(super) fn profile(profile: &Profile) -> String {
     };
     let rows = [
         ["FUNCTION".to_owned(), profile.function.to_string()],
-        ["RUNS".to_owned(), profile.runs.len().to_string()],
+        ["RUNS".to_owned(), complete_runs(profile).to_string()],
         ["CLASSES".to_owned(), classes],
     ];
     let mut out = output::table(&rows, 0, 2) + "\n";
@@ -283,6 +283,12 @@ pub(super) fn findings_json(findings: &Findings) -> Value {
         "checked": findings.checked,
         "findings": findings.findings.iter().map(entry).collect::<Vec<_>>(),
     })
+}
+
+/// How many runs it was learned from.
+fn complete_runs(profile: &Profile) -> u32 {
+    let all = profile.classes.get(&ClassName::all());
+    all.map_or(0, |class| class.runs)
 }
 
 #[cfg(test)]

@@ -74,6 +74,8 @@ impl Containerd {
         let runc = host::runc_program().expect("runc");
         std::os::unix::fs::symlink(runc, bin.join("runc")).expect("link");
         fs::write(daemon.dir().join("config.toml"), daemon.config()).expect("config");
+        let settings = format!("profile.folder = {:?}\n", daemon.profiles());
+        fs::write(daemon.settings(), settings).expect("settings");
         prepare(daemon.dir());
         daemon.launch();
         let import = daemon
@@ -124,6 +126,16 @@ address = "{dir}/c.sock.ttrpc"
         )
     }
 
+    /// The configuration of our runtimes below this daemon: as it is without one, but traces lie with the daemon.
+    pub fn settings(&self) -> PathBuf {
+        self.dir().join("elastic-mem.toml")
+    }
+
+    /// Where traces lie.
+    pub fn profiles(&self) -> PathBuf {
+        self.dir().join("profiles")
+    }
+
     /// Starts the daemon's process and waits until it answers.
     pub fn launch(&self) {
         let log = File::options()
@@ -136,6 +148,7 @@ address = "{dir}/c.sock.ttrpc"
             .arg("--config")
             .arg(self.dir().join("config.toml"))
             .env("PATH", self.path())
+            .env("ELASTIC_MEM_CONFIG", self.settings())
             .env(MARK, self.mark())
             .current_dir(self.dir())
             .stdin(Stdio::null())

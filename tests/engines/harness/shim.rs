@@ -78,6 +78,7 @@ pub fn command(c: &Case, bundle: &Path, id: &str, ttrpc: &Path) -> Cmd {
     Cmd::new(program(c))
         .dir(bundle)
         .env("PATH", path)
+        .env("ELASTIC_MEM_CONFIG", c.daemon.settings())
         .env("TTRPC_ADDRESS", ttrpc)
         .env("GRPC_ADDRESS", c.daemon.socket())
         .env("NAMESPACE", &c.daemon.namespace)

@@ -47,6 +47,12 @@ pub fn ours_beyond_runc(scenario: impl FnOnce(&mut Case)) {
     ours(scenario);
 }
 
+/// The configuration of our runtime where no other is given.
+const SETTINGS: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/tests/integration/harness/off.toml"
+);
+
 impl Case {
     pub fn new(program: PathBuf) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
@@ -126,6 +132,7 @@ impl Case {
     pub fn bare(&self) -> Cmd {
         Cmd::new(&self.program)
             .env(leaks::MARK, &self.mark)
+            .env("ELASTIC_MEM_CONFIG", SETTINGS)
             .dir(self.bundle.path())
     }
 

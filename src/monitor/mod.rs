@@ -1,0 +1,157 @@
+//! Looks after the memory of one container that no shim of ours looks after, as below Docker: a process beside it.
+//!
+//! `start` leaves it behind ([`leave`]) and goes on once it is ready, or after a moment without it. It ends with the
+//! container. Whatever goes wrong here costs a trace, never a container.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde_json::Value;
+
+use crate::config::Config;
+use crate::kernel::{children, exe};
+use crate::model::Bytes;
+use crate::model::trace::Context;
+use crate::policy::identity::Facts;
+use crate::profile::Store;
+use crate::runtime::{self, Container, chain};
+use crate::sampler::{Sampler, new_run};
+
+/// What a monitor is called in the list of processes.
+const NAME: &str = "elastic-mem";
+/// Where a monitor finds the pipe through which it tells that it is ready.
+const READY: usize = 0;
+/// How long a start waits for its monitor: longer than the monitor takes on a busy host, and not long for a start.
+const PATIENCE: u16 = 50;
+/// How long the process waits at a time for the end of the container.
+const TURN: Duration = Duration::from_secs(3600);
+
+/// Starts a monitor for a container whose program is about to start.
+///
+/// # Errors
+/// What failed, for the log; the container has no trace then.
+pub fn leave(root: &Path, id: &str, config: Option<&Path>) -> Result<(), String> {
+    let fail = |what: &'static str| {
+        move |err: std::io::Error| format!("{what}: {}", crate::kernel::reason(&err))
+    };
+    let (ours, theirs) =
+        nix::unistd::pipe().map_err(|err| fail("a pipe to the monitor")(err.into()))?;
+    {
+        let mut command = Command::new(exe::SELF);
+        command.arg0(NAME).arg("--root").arg(root);
+        if let Some(config) = config {
+            command.arg("--config").arg(config);
+        }
+        command
+            .args(["monitor", id])
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        children::detach(&mut command);
+        children::give_descriptors(&mut command, vec![theirs])
+            .and_then(|()| command.spawn())
+            .map_err(fail("run a monitor"))?;
+    }
+    let mut polled = [PollFd::new(ours.as_fd(), PollFlags::POLLIN)];
+    let ready = poll(&mut polled, PollTimeout::from(PATIENCE)).is_ok_and(|count| count > 0);
+    let mut word = [0];
+    match ready
+        && File::from(ours)
+            .read(&mut word)
+            .is_ok_and(|count| count == 1)
+    {
+        true => Ok(()),
+        false => {
+            Err("the monitor was not ready in time: the begin of the trace is missing".to_owned())
+        }
+    }
+}
+
+/// Lets go of what the engine left open in the process that left this one. To be done first.
+pub fn enter() {
+    children::close_inherited(1);
+}
+
+/// Looks after a container until it ends.
+///
+/// # Errors
+/// What failed, for the log.
+pub fn main(container: &Container, root: &Path, config: &Config) -> Result<(), String> {
+    let ready = children::take_given(READY).ok();
+    let init = container
+        .init()
+        .ok_or_else(|| runtime::RuntimeError::NotRunning.to_string())?;
+    let context = context(container, root, config)?;
+    let folder = &config.profile_folder.value;
+    let sampler = Sampler::start(&folder.join("spool"))?;
+    let watched = sampler.watch(container.state.cgroup.clone(), context);
+    watched.started();
+    if let Some(ready) = ready {
+        tell(ready);
+    }
+    if let Err(err) = exe::give_up_unused_memory() {
+        tracing::debug!("memory not given up: {}", chain(&err));
+    }
+    while !init.wait_ended(TURN).map_err(|err| chain(&err))? {}
+    // How it ended is told to its parent alone.
+    let ended = watched.ended(None);
+    if let Ok(Some(path)) = ended.written.blocking_recv() {
+        Store::new(folder, config.keep_traces.value)
+            .take_in(&path)
+            .map_err(|err| chain(&err))?;
+    }
+    Ok(())
+}
+
+/// Says that it is ready, and closes the pipe.
+fn tell(ready: OwnedFd) {
+    // Nobody waits any more if that fails.
+    let _ = File::from(ready).write_all(&[1]);
+}
+
+fn context(container: &Container, root: &Path, config: &Config) -> Result<Context, String> {
+    let spec = container.config().map_err(|err| chain(&err))?;
+    let annotations: HashMap<String, String> =
+        container.state.annotations.clone().into_iter().collect();
+    // Engines give each of their namespaces a folder.
+    let namespace = root.file_name().unwrap_or_default().to_string_lossy();
+    let environment = texts(&spec, "/process/env");
+    let command = texts(&spec, "/process/args");
+    let facts = Facts {
+        namespace: &namespace,
+        id: &container.state.id,
+        annotations: &annotations,
+        environment: &environment,
+        command: &command,
+    };
+    let host = crate::kernel::host_name();
+    let run = new_run(host.as_deref().unwrap_or("host"), facts.id)
+        .ok_or_else(|| format!("no run can be named after {:?}", facts.id))?;
+    let limit = spec
+        .pointer("/linux/resources/memory/limit")
+        .and_then(Value::as_u64);
+    Ok(Context {
+        host,
+        kernel: crate::kernel::release(),
+        cgroup: Some(container.state.cgroup.version.number()),
+        mode: Some(config.memory_mode.value.as_str().to_owned()),
+        ceiling: limit.filter(|limit| *limit > 0).map(Bytes::new),
+        ..facts.context(run)
+    })
+}
+
+fn texts(spec: &Value, pointer: &str) -> Vec<String> {
+    let list = spec.pointer(pointer).and_then(Value::as_array);
+    list.into_iter()
+        .flatten()
+        .filter_map(|text| Some(text.as_str()?.to_owned()))
+        .collect()
+}
