@@ -238,8 +238,8 @@ mod tests {
             assert!(matches!(taken, Taken::In { .. }));
         }
         let profile = store.lookup(&function()).unwrap();
-        assert_eq!(store.runs(&function()).unwrap().digests.len(), 4);
         let class = &profile.classes[&crate::model::ClassName::all()];
+        assert_eq!(class.runs, 4);
         assert_eq!(class.held_peak.max, crate::model::Bytes::new(4 << 20));
         assert_eq!(
             names(&store, "functions/default%2Ff/traces"),
@@ -387,8 +387,8 @@ mod tests {
             }
         });
         let profile = store.lookup(&function()).unwrap();
-        assert_eq!(store.runs(&function()).unwrap().digests.len(), 32);
         let class = &profile.classes[&crate::model::ClassName::all()];
+        assert_eq!(class.runs, 32);
         assert_eq!(class.held_peak.max, crate::model::Bytes::new(41 << 20));
     }
 
@@ -420,8 +420,8 @@ mod tests {
         });
         run(store, "default/f", "last", 1).unwrap();
         let last = "last".parse().unwrap();
-        let digests = store.runs(&function()).unwrap().digests;
-        assert!(digests.get(&last).is_some());
+        let runs = store.runs(&function()).unwrap();
+        assert!(runs.digests.get(&last).is_some());
     }
 
     /// The state after each step of taking in is one from which the next sweep comes to the same end.

@@ -247,7 +247,10 @@ fn digests_that_cannot_be_used_are_made_anew_from_the_traces() {
     });
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(of(&store, "runs.json.bad-1").exists());
-    assert_eq!(store.runs(&function()).unwrap().digests.len(), 4);
+    assert_eq!(
+        store.lookup(&function()).unwrap().classes[&ClassName::all()].runs,
+        4
+    );
 }
 
 fn digest(run: &str, class: Option<&str>, mib: u64) -> Digest {
@@ -302,7 +305,10 @@ fn forgetting_is_exact() {
     // Neither its digest nor its trace brings it back.
     fs::remove_file(of(&store, "runs.json")).unwrap();
     run(&store, "default/f", "r2", 2).unwrap();
-    assert_eq!(store.runs(&function()).unwrap().digests.len(), 2);
+    assert_eq!(
+        store.lookup(&function()).unwrap().classes[&ClassName::all()].runs,
+        2
+    );
     assert_eq!(forget(Forget::All), 2);
     assert_eq!(store.lookup(&function()), None);
     assert_eq!(names(&store, "functions"), [""; 0]);
@@ -491,7 +497,10 @@ fn a_store_that_is_full_or_read_only_loses_nothing() {
         assert_eq!(store.lookup(&function()), profile);
         mount(MsFlags::MS_REMOUNT, "1m").unwrap();
         assert_eq!(store.sweep_spool().unwrap(), 1);
-        assert_eq!(store.runs(&function()).unwrap().digests.len(), 2);
+        assert_eq!(
+            store.lookup(&function()).unwrap().classes[&ClassName::all()].runs,
+            2
+        );
     });
     nix::mount::umount(dir.path()).unwrap();
     if let Err(panic) = result {

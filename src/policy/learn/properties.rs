@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::Bytes;
-use crate::model::profile::{BinWidth, Hull, Hulls};
+use crate::model::profile::{BinWidth, Confidence, Hull, Hulls};
 use crate::model::trace::{Context, End, Sample, Trace};
 
 fn micros(max: u64) -> impl Strategy<Value = Duration> {
@@ -144,7 +144,7 @@ fn cases(cases: u32) -> ProptestConfig {
 }
 
 proptest! {
-    #![proptest_config(cases(128))]
+    #![proptest_config(cases(64))]
 
     #[test]
     fn a_hull_holds_every_run_at_every_moment(
@@ -229,6 +229,43 @@ proptest! {
             let window = hull.bins.iter().skip(index).take(ahead as usize + 1);
             prop_assert_eq!(Some(value), window.max());
         }
+    }
+
+    #[test]
+    fn the_check_is_the_same_as_learning_without_each_run(
+        hulls in vec((hulls(), any::<bool>()), 2..7),
+        lead in micros(100_000),
+    ) {
+        let nothing = Sample { anon: Some(Bytes::ZERO), ..Sample::default() };
+        let run = |(number, (hull, complete))| Digest {
+            complete,
+            wall: Hulls { held: hull, file: Hull::default() },
+            ..digested(number, vec![nothing.clone()], BinWidth::default()).unwrap()
+        };
+        let runs: Vec<Digest> = hulls.into_iter().enumerate().map(run).collect();
+        let rules = Rules { lead, ..Rules::default() };
+        let profile = learn("ns/f".parse().unwrap(), &runs.iter().cloned().collect(), &rules);
+        let width = runs.iter().map(|run| run.wall.held.width).max().unwrap();
+        let mut expected = Confidence::default();
+        let complete = runs.iter().filter(|run| run.complete);
+        for left_out in complete.clone().filter(|_| complete.clone().count() > 1) {
+            let others = runs.iter().filter(|run| run.run != left_out.run);
+            let none = Hull { width, bins: Vec::new() };
+            let rest = others.fold(none, |hull, run| hull.union(&run.wall.held));
+            let rest = barrel(&rest, lead, &rules.buffer);
+            let need = left_out.wall.held.widened(width);
+            let short = need.bins.iter().enumerate().map(|(index, need)| {
+                let granted = rest.bins.get(index).copied().or(rest.largest());
+                need.saturating_sub(granted.unwrap_or_default())
+            });
+            let worst = short.max().unwrap_or_default();
+            expected.runs += 1;
+            expected.violations += u32::from(worst > Bytes::ZERO);
+            expected.worst = expected.worst.max(worst);
+        }
+        let found = profile.classes.get(&ClassName::all());
+        let found = found.map(|class| class.wall_confidence);
+        prop_assert_eq!(found.unwrap_or_default(), expected);
     }
 
     #[test]
