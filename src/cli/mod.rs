@@ -115,10 +115,10 @@ fn parse(program: &str) -> Result<Args, ExitCode> {
         let code = match err.kind() {
             // As runc.
             ErrorKind::InvalidSubcommand => 3,
-            // The command alone asks for help.
+            // The command alone asks for help, or a verb that has verbs of its own.
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
                 // Nobody is left to tell if standard output is closed.
-                let _ = output::text(&command(program).render_help().to_string());
+                let _ = output::text(&err.render().to_string());
                 return ExitCode::SUCCESS;
             }
             _ => u8::from(err.use_stderr()),

@@ -70,6 +70,15 @@ impl Bench {
         serde_json::from_str(&self.succeeds(&args)).expect("JSON")
     }
 
+    /// The names of the runs that are kept of a function.
+    fn runs(&self, function: &str) -> Vec<String> {
+        let exported = self.succeeds(&["export", function]);
+        let runs: Value = serde_json::from_str(&exported).expect("JSON");
+        let digests = runs["digests"].as_array().expect("digests");
+        let name = |digest: &Value| digest["run"].as_str().expect("name").to_owned();
+        digests.iter().map(name).collect()
+    }
+
     /// The reason of a failure.
     fn fails(&self, args: &[&str]) -> String {
         let out = self.run(args);
@@ -98,6 +107,17 @@ fn trace(run: &str, context: &str, mib: u64) -> String {
 /// A run of functracer with values of our own.
 const FUNCTRACER: &str = "23:59:59.900,0\n23:59:59.961,5242880,9223372036854771712\n\
                           00:00:00.090,7340032,52428800\n00:00:00.150,,52428800\n00:00:00.202,0\n";
+
+#[test]
+fn the_verb_alone_asks_for_its_help() {
+    let Some(bench) = bench() else { return };
+    let help = bench.succeeds(&[]);
+    assert!(
+        help.contains("profile [OPTIONS] <COMMAND>") && help.contains("forget"),
+        "{help}"
+    );
+    assert!(!help.contains("pause"), "{help}");
+}
 
 #[test]
 fn traces_become_a_profile() {
@@ -166,11 +186,10 @@ fn the_files_of_the_published_tools_are_read_and_written() {
     let show = bench.json(&["show", "default/f"]);
     assert_eq!(show["classes"]["*"]["heldPeak"]["max"], 772 << 20);
     assert_eq!(show["classes"]["small"]["heldPeak"]["max"], 7 << 20);
-    let exported = bench.json(&["show", "default/f"])["runs"].clone();
-    let runs = exported.as_array().expect("runs");
+    let runs = bench.runs("default/f");
     assert!(
-        runs.iter()
-            .all(|run| run.as_str().expect("name").starts_with("00-import-"))
+        runs.iter().all(|run| run.starts_with("00-import-")),
+        "{runs:?}"
     );
     let functracer = [
         "export",
@@ -364,8 +383,7 @@ fn forgetting_is_exact() {
     assert_eq!(out, "default/thumb: 1 run forgotten\n");
     let out = bench.succeeds(&["forget", "default/thumb", "--class", "small"]);
     assert_eq!(out, "default/thumb: 2 runs forgotten\n");
-    let left = &bench.json(&["show", "default/thumb"])["runs"];
-    assert_eq!(*left, serde_json::json!(["b2"]));
+    assert_eq!(bench.runs("default/thumb"), ["b2"]);
     bench.succeeds(&["forget", "default/thumb"]);
     assert_eq!(bench.json(&["list"]), serde_json::json!([]));
     assert!(
@@ -452,10 +470,7 @@ fn verify_tells_by_its_exit_code_and_changes_nothing_unless_asked() {
     let out = bench.run(&["verify", "--repair"]);
     assert_eq!(out.code, 0, "{out}");
     assert!(out.stdout.contains("(repaired)"), "{out}");
-    assert_eq!(
-        bench.json(&["show", "default/thumb"])["runs"],
-        serde_json::json!(["r1"])
-    );
+    assert_eq!(bench.runs("default/thumb"), ["r1"]);
 }
 
 #[test]
@@ -507,8 +522,7 @@ fn a_killed_import_leaves_a_store_that_is_whole() {
         std::thread::sleep(Duration::from_micros(step * 400));
         running.child.kill().expect("kill");
         killed += u32::from(running.wait().code == 128 + 9);
-        let runs = bench.json(&["show", "default/thumb"])["runs"].clone();
-        assert_eq!(runs[0], "r00", "{step}");
+        assert_eq!(bench.runs("default/thumb")[0], "r00", "{step}");
     }
     assert!(killed > 0, "nothing was killed");
     // What was interrupted may have left a temporary file, or learned less than is known.
