@@ -227,10 +227,7 @@ fn what_is_wrong_is_named() {
             "usage.csv: no sample has a value in column anon",
         ),
         (&["hull", thumb, dna], "this picture is of one function"),
-        (
-            &["inputs", thumb],
-            "no feature \"input-bytes\" (known: none)",
-        ),
+        (&["inputs", thumb], "(known: none)"),
         (
             &["hull", thumb, "--bin", "30ms"],
             "bins cannot be 30ms wide",
