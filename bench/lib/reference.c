@@ -2,9 +2,9 @@
 //
 // usage: reference FOLDER PREFIX VERSION
 //
-// For each group it prints, when the group is gone, its name, the number of looks, the most anonymous + shared + kernel
-// memory, the most usage, and the last value of the kernel's own counter of the most usage. It shares nothing with the
-// sampler that it is compared with. Ends when its standard input does.
+// Prints a line for each look: the name of the group, the time in microseconds of the epoch, anonymous + shared + kernel
+// memory, usage, and the kernel's own counter of the most usage. It shares nothing with the sampler that it is compared
+// with. Ends when its standard input does.
 #include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/timerfd.h>
+#include <time.h>
 #include <unistd.h>
 
 static int version;
@@ -52,7 +53,7 @@ static void watch(int parent, const char *name, int timer) {
     int usage_file = openat(folder, version == 2 ? "memory.current" : "memory.usage_in_bytes", O_RDONLY | O_CLOEXEC);
     int stat_file = openat(folder, "memory.stat", O_RDONLY | O_CLOEXEC);
     int peak_file = openat(folder, version == 2 ? "memory.peak" : "memory.max_usage_in_bytes", O_RDONLY | O_CLOEXEC);
-    long long looks = 0, held_peak = 0, usage_peak = 0, counter = 0;
+    long long counter = 0;
     while (usage_file >= 0 && stat_file >= 0) {
         if (!text_of(usage_file, text, sizeof text))
             break;
@@ -62,9 +63,10 @@ static void watch(int parent, const char *name, int timer) {
         long long held = held_of(text, usage);
         if (peak_file >= 0 && text_of(peak_file, text, sizeof text))
             counter = atoll(text);
-        looks++;
-        held_peak = held > held_peak ? held : held_peak;
-        usage_peak = usage > usage_peak ? usage : usage_peak;
+        struct timespec time;
+        clock_gettime(CLOCK_REALTIME, &time);
+        long long now = time.tv_sec * 1000000LL + time.tv_nsec / 1000;
+        printf("%s %lld %lld %lld %lld\n", name, now, held, usage, counter);
         unsigned long long passed;
         if (read(timer, &passed, sizeof passed) < 0)
             break;
@@ -76,8 +78,6 @@ static void watch(int parent, const char *name, int timer) {
     close(usage_file);
     close(stat_file);
     close(peak_file);
-    printf("%s %lld %lld %lld %lld\n", name, looks, held_peak, usage_peak, counter);
-    fflush(stdout);
 }
 
 int main(int count, char **args) {

@@ -69,6 +69,15 @@ class Traces(unittest.TestCase):
     def test_the_last_interval_is_not_the_samplers(self):
         self.assertEqual([round(each, 3) for each in sampler.intervals_ms([self.trace])], [2.0, 2.0])
 
+    def test_the_reference_counts_from_the_begin_of_the_run(self):
+        begin = sampler.begin_of({"context": {"run": "20261126T140711.140009Z-vm-a.b-1"}})
+        self.assertEqual(begin, 1795702031140009)
+        looks = [[begin - 1, 900, 950, 960], [begin, 10, 20, 960], [begin + 1000, 30, 25, 960]]
+        self.assertEqual(
+            sampler.second_opinion(looks, begin), {"looks": 2, "held": 30, "usage": 25, "counter": 960}
+        )
+        self.assertIsNone(sampler.second_opinion(looks[:1], begin))
+
     def test_a_quantile_is_a_value(self):
         values = list(range(1, 101))
         self.assertEqual(sampler.quantile(values, 0.5), 50)
@@ -84,9 +93,15 @@ class Verdicts(unittest.TestCase):
         self.assertEqual(self.missed(a_result([a_sample("a", 995, 1000), a_sample("a", 1100, 1000)])), [])
 
     def test_one_peak_that_is_too_low_is_seen(self):
-        missed = self.missed(a_result([a_sample("a", 1000, 1000)] * 199 + [a_sample("a", 980, 1000)]))
-        self.assertEqual(len(missed), 1)
+        whole = 100 * sampler.STOCK
+        missed = self.missed(a_result([a_sample("a", whole, whole)] * 199 + [a_sample("a", 0.98 * whole, whole)]))
+        self.assertEqual(len(missed), 2)
         self.assertIn("below the reference", missed[0])
+
+    def test_a_small_peak_may_be_a_stock_of_pages_off(self):
+        missed = self.missed(a_result([a_sample("a", 980, 1000)]))
+        self.assertEqual(len(missed), 1)
+        self.assertNotIn("stocks", missed[0])
 
     def test_the_spike_is_shown_and_not_counted(self):
         result = a_result([a_sample("a", 1000, 1000), a_sample("spike", 10, 1000)])

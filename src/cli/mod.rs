@@ -266,6 +266,7 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
             &verb,
             trace::Surroundings {
                 folder: config.profile_folder.value.clone(),
+                keep_traces: config.keep_traces.value,
                 root,
                 systemd_cgroup: systemd,
                 config: args.config,

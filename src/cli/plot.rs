@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::args::{PlotFiles, PlotHull, PlotInputs, PlotKind, PlotRun};
 use super::{Failure, args, picture};
@@ -12,6 +13,9 @@ use crate::model::profile::{BinWidth, Digest, Hull};
 use crate::model::trace::{Step, Trace};
 use crate::plot::{self, Bin, Figure, HullPicture, Input, Memory, ProviderSteps, Shape};
 use crate::policy::learn::{self, Buffer, Digests, Rules, barrel};
+
+/// How much earlier than needed memory is given, when nobody says.
+const LEAD: Duration = Duration::from_millis(20);
 
 /// A trace with the file that it is from, and what is kept of it.
 struct Run {
@@ -32,6 +36,34 @@ pub(super) fn run(args: &args::Plot) -> Result<(), Failure> {
         figure.retitle(title);
     }
     picture::show(&figure, target)
+}
+
+/// Draws one trace, or the hull of several, into a file, as `plot` does when it is told nothing else.
+pub(super) fn draw(mut traces: Vec<PathBuf>, file: &Path) -> Result<(), Failure> {
+    let target = args::Target {
+        output: Some(file.to_owned()),
+        ..args::Target::default()
+    };
+    let kind = match (traces.pop(), traces.is_empty()) {
+        (None, _) => return Err(Failure::new("nothing was measured that could be drawn")),
+        (Some(trace), true) => PlotKind::Run(PlotRun { trace, target }),
+        (Some(last), false) => {
+            traces.push(last);
+            PlotKind::Hull(PlotHull {
+                files: PlotFiles {
+                    traces,
+                    memory: Memory::Held,
+                    target,
+                },
+                bin: BinWidth::default(),
+                lead: LEAD,
+                buffer: 0,
+                provider: None,
+                date: None,
+            })
+        }
+    };
+    run(&args::Plot { kind })
 }
 
 /// Reads a trace that has samples.

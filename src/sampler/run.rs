@@ -17,6 +17,9 @@ const STAT_EVERY: u32 = 5;
 const REST_EVERY: u32 = 50;
 /// So much change of usage is worth a look at what it consists of.
 const CHANGE: u64 = 1 << 20;
+/// A peak that is higher by this share than the last one of which that is known is worth it too: what a run needs is
+/// its peak, to one percent.
+const PEAK_SHARE: u64 = 256;
 
 /// A container before its start.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub(super) struct Run {
     phase: Option<Phase>,
     /// At the last reading of `memory.stat`.
     usage_then: Bytes,
+    /// The most usage at any of them.
+    peak_then: Bytes,
     sample: Sample,
     nodes: Vec<u32>,
 }
@@ -84,6 +89,7 @@ impl Run {
             looks: 0,
             phase: None,
             usage_then: Bytes::ZERO,
+            peak_then: Bytes::ZERO,
             nodes,
         };
         run.look(now)?;
@@ -111,7 +117,9 @@ impl Run {
         sample.usage = Some(usage);
         sample.cpu = cpu;
         let changed = usage.get().abs_diff(self.usage_then.get()) > CHANGE;
-        if changed || self.looks.is_multiple_of(STAT_EVERY) {
+        let higher = usage.saturating_sub(self.peak_then).get();
+        let is_peak = higher > self.peak_then.get() / PEAK_SHARE;
+        if changed || is_peak || self.looks.is_multiple_of(STAT_EVERY) {
             if let Ok(found) = self.meter.composition() {
                 sample.anon = Some(found.anon);
                 sample.file = Some(found.file);
@@ -123,6 +131,7 @@ impl Run {
                 });
             }
             self.usage_then = usage;
+            self.peak_then = self.peak_then.max(usage);
         }
         if self.looks.is_multiple_of(REST_EVERY) {
             self.read_rest();

@@ -128,6 +128,54 @@ fn every_run_of_a_function_is_traced() {
 }
 
 #[test]
+fn good_runs_are_learned_from_and_drawn() {
+    ours_beyond_runc(|c| {
+        let place = Place::new();
+        let picture = place.path("hull.svg");
+        let plot = picture.to_string_lossy().into_owned();
+        let out = place.script(
+            c,
+            &["-n", "3", "--class", "a", "--plot", &plot],
+            HOLD_16_MIB,
+        );
+        assert_eq!(out.code, 0, "{out}");
+        assert!(
+            out.stdout
+                .contains("default/rootfs: learned from 3 more runs, 3 in all"),
+            "{out}"
+        );
+        let drawn = fs::read_to_string(&picture).expect("picture");
+        assert!(
+            drawn.contains("default/rootfs") && drawn.ends_with("</svg>\n"),
+            "{drawn}"
+        );
+        let shown = || {
+            let out = c
+                .cmd()
+                .arg("--config")
+                .arg(place.path("config.toml"))
+                .args(["profile", "show", "default/rootfs", "--json"])
+                .output();
+            assert_eq!(out.code, 0, "{out}");
+            serde_json::from_str::<Value>(&out.stdout).expect("JSON")
+        };
+        let before = shown();
+        // What failed, and what is not to be learned, changes nothing.
+        place.script(c, &["-n", "1"], "exit 3");
+        let out = place.script(c, &["-n", "1", "--no-store"], "true");
+        assert_eq!(out.code, 0, "{out}");
+        assert!(!out.stdout.contains("learned"), "{out}");
+        assert_eq!(shown(), before);
+        let out = place.script(c, &["-n", "1"], "true");
+        assert!(
+            out.stdout.contains("learned from 1 more run, 4 in all"),
+            "{out}"
+        );
+        assert_ne!(shown(), before);
+    });
+}
+
+#[test]
 fn the_shortest_run_has_a_trace() {
     ours_beyond_runc(|c| {
         let place = Place::new();

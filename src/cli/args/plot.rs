@@ -87,7 +87,7 @@ pub(in crate::cli) struct Run {
 }
 
 /// Where the picture goes, and in which form.
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Default, ClapArgs)]
 pub(in crate::cli) struct Target {
     /// File; its ending says the form: .svg or .png
     #[arg(short, long, value_name = "FILE")]

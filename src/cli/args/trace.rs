@@ -96,6 +96,12 @@ pub(in crate::cli) struct Trace {
     /// Folder that gets the traces
     #[arg(short, long, value_name = "FOLDER")]
     pub(in crate::cli) output: Option<PathBuf>,
+    /// Do not learn from the runs: profiles stay as they are
+    #[arg(long)]
+    pub(in crate::cli) no_store: bool,
+    /// Picture of the trace, or of the hull of several: a name that ends in .svg or .png
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) plot: Option<PathBuf>,
     /// Form of these traces
     #[arg(long, value_enum, default_value = "csv")]
     pub(in crate::cli) format: TraceFormat,

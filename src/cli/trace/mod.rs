@@ -7,8 +7,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::args::{self, TraceFormat};
-use super::{Failure, output};
+use super::{Failure, output, plot};
 use crate::kernel::reason;
+use crate::model::FunctionKey;
+use crate::model::profile::BinWidth;
+use crate::policy::learn;
+use crate::profile::Store;
 use crate::tracer::{
     Figures, Labels, Options, Outcome, Plan, Series, Settings, Source, Traced, Tracer, TracerError,
     Verdict,
@@ -19,6 +23,8 @@ use progress::Progress;
 pub(super) struct Surroundings {
     /// Where traces and profiles lie.
     pub(super) folder: PathBuf,
+    /// How many traces of a function are kept there.
+    pub(super) keep_traces: u32,
     /// State folder of this runtime.
     pub(super) root: PathBuf,
     pub(super) systemd_cgroup: bool,
@@ -77,6 +83,24 @@ pub(super) fn run(args: &args::Trace, around: Surroundings) -> Result<(), Failur
     if !series.outcomes.is_empty() {
         output::text(&report::table(&series.outcomes))?;
     }
+    let good: Vec<&Traced> = series
+        .outcomes
+        .iter()
+        .filter(|outcome| outcome.verdict == Verdict::Good)
+        .filter_map(|outcome| outcome.traced.as_ref())
+        .collect();
+    if !args.no_store && !good.is_empty() {
+        let store = Store::new(&around.folder, around.keep_traces);
+        output::text(&learn(&store, function.key(), &good)?)?;
+    }
+    if let Some(picture) = &args.plot
+        && !good.is_empty()
+    {
+        plot::draw(
+            good.iter().map(|traced| traced.file.clone()).collect(),
+            picture,
+        )?;
+    }
     told(&series, &plan)
 }
 
@@ -134,6 +158,9 @@ fn attach(
     if let Some(folder) = &args.output {
         keep(&traced, folder, args.format)?;
     }
+    if let Some(picture) = &args.plot {
+        plot::draw(vec![traced.file.clone()], picture)?;
+    }
     let outcome = Outcome {
         number: 1,
         attempts: 1,
@@ -141,6 +168,25 @@ fn attach(
         traced: Some(traced),
     };
     Ok(output::text(&report::table(&[outcome]))?)
+}
+
+/// Adds runs to what is known of a function, all or none; what to tell of that.
+fn learn(store: &Store, function: &FunctionKey, runs: &[&Traced]) -> Result<String, Failure> {
+    let mut digests = Vec::new();
+    let mut traces = Vec::new();
+    for traced in runs {
+        let digest = learn::digest(&traced.trace, BinWidth::default())
+            .map_err(|err| Failure::new(format!("{}: {err}", traced.file.display())))?;
+        traces.push((digest.run.clone(), traced.trace.to_string()));
+        digests.push(digest);
+    }
+    let added = store.add(function, digests, &traces)?;
+    Ok(format!(
+        "{function}: learned from {} more run{}, {} in all\n",
+        added.new,
+        if added.new == 1 { "" } else { "s" },
+        added.kept
+    ))
 }
 
 /// Puts a trace into a folder; it appears there whole or not at all.

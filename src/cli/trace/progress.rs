@@ -35,7 +35,7 @@ impl Progress {
     /// For a container that somebody else runs.
     pub(super) fn attached(duration: Option<Duration>) -> Self {
         let style = match duration {
-            Some(_) => "{bar:24} {elapsed} of {len:.0} s  {msg}",
+            Some(_) => "{bar:24} {elapsed} of {len}s  {msg}",
             None => "{spinner} {elapsed}  {msg}",
         };
         Self {
