@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
 
+use serde_json::json;
+
 use crate::harness::{differential, skip};
 use crate::machine::{MIB, anon_on, far_node, field, group, hold};
 
@@ -99,6 +101,8 @@ fn reclaim_of_a_container_demotes_its_memory() {
     }
     differential(move |c| {
         let _on = Demotion::on();
+        // Memory comes from where the processor is.
+        c.spec()["linux"]["resources"]["cpu"] = json!({"cpus": "0"});
         hold(c);
         assert!(anon_on(c, 0) >= 8 * MIB, "not near");
         let demoted = |c: &crate::harness::Case| -> u64 {

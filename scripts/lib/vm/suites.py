@@ -33,7 +33,8 @@ class Stop:
 
     options: Options
     groups: tuple
-    timeout: float = 1200
+    # For a host that does other work beside: ten times as long as on a quiet one.
+    timeout: float = 2400
 
 
 # What any guest can be asked, whatever its memory is like.
@@ -56,6 +57,8 @@ FEW_VERBS = Group(
 )  # fmt: skip
 
 NODES = Group("system", ("nodes::", "tiers::"))
+# Under emulation nothing can run from the memory of a CXL device: each instruction there costs microseconds.
+CXL = Group("system", ("tiers::", "nodes::a_node_that"))
 SYSTEMD = Group("system", ("systemd::", "devices::rules_hold"))
 
 # TaskOOM and Stats of the shim. A client of containerd takes seconds there, one of Docker ten.
@@ -84,8 +87,8 @@ FULL = CI + (
     Stop(Options("6.12", "flat"), (Group("system", ("nodes::",)),)),
     Stop(Options("7", "three"), (NODES,)),
     Stop(Options("7", "four"), (NODES,)),
-    Stop(Options("6.12", "cxl"), (NODES,)),
-    Stop(Options("7", "cxl"), (NODES,)),
+    Stop(Options("6.12", "cxl"), (CXL,)),
+    Stop(Options("7", "cxl"), (CXL,)),
     Stop(Options("6.12", "one", swap=512), (Group("system", ("swap::reclaim", "swap::a_container")),)),
     Stop(Options("7", "one", swap=512, zswap=True), (Group("system", ("swap::",)),)),
 )
