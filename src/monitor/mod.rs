@@ -20,7 +20,7 @@ use crate::kernel::{children, exe};
 use crate::model::Bytes;
 use crate::model::trace::Context;
 use crate::policy::identity::Facts;
-use crate::profile::Store;
+use crate::profile::{Store, StoreError};
 use crate::runtime::{self, Container, chain};
 use crate::sampler::{Sampler, new_run};
 
@@ -104,9 +104,11 @@ pub fn main(container: &Container, root: &Path, config: &Config) -> Result<(), S
     // How it ended is told to its parent alone.
     let ended = watched.ended(None);
     if let Ok(Some(path)) = ended.written.blocking_recv() {
-        Store::new(folder, config.keep_traces.value)
-            .take_in(&path)
-            .map_err(|err| chain(&err))?;
+        match Store::new(folder, config.keep_traces.value).take_in(&path) {
+            // A sweep of somebody else was faster.
+            Ok(_) | Err(StoreError::Busy(_)) => {}
+            Err(err) => return Err(chain(&err)),
+        }
     }
     Ok(())
 }

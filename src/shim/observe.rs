@@ -4,6 +4,7 @@
 //! goes wrong is logged, and the container runs without a trace.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use crate::kernel::cgroup::{Cgroup, Version};
 use crate::model::Bytes;
 use crate::model::trace::Context;
 use crate::policy::identity::Facts;
-use crate::profile::Store;
+use crate::profile::{Store, StoreError};
 use crate::runtime::chain;
 use crate::sampler::{self, Ended, Sampler, Watched};
 
@@ -31,6 +32,8 @@ pub(super) struct Observer {
     inner: Mutex<Inner>,
     /// Traces that are on their way into the store.
     storing: Mutex<JoinSet<()>>,
+    /// Whether traces of those who were killed have been looked for.
+    swept: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -85,16 +88,15 @@ impl Observer {
             let Some(config) = &inner.config else { return };
             Store::new(&config.profile_folder.value, config.keep_traces.value)
         };
+        let sweep = !self.swept.swap(true, Ordering::Relaxed);
         let mut storing = self.storing.lock().unwrap_or_else(PoisonError::into_inner);
         // Those that are done.
         while storing.try_join_next().is_some() {}
         storing.spawn(async move {
             if let Ok(Some(path)) = ended.written.await {
-                let taken = tokio::task::spawn_blocking(move || store.take_in(&path)).await;
-                match taken {
-                    Ok(Ok(_)) => {}
-                    Ok(Err(err)) => tracing::warn!("a trace was not stored: {}", chain(&err)),
-                    Err(err) => tracing::error!(%err, "a trace was not stored"),
+                let taken = tokio::task::spawn_blocking(move || take_in(&store, &path, sweep));
+                if let Err(err) = taken.await {
+                    tracing::error!(%err, "a trace was not stored");
                 }
             }
         });
@@ -151,6 +153,18 @@ impl Observed {
                 None
             }
         }
+    }
+}
+
+/// Takes in a trace and, if `sweep`, what others have left behind.
+fn take_in(store: &Store, path: &Path, sweep: bool) {
+    match store.take_in(path) {
+        // A sweep of somebody else was faster.
+        Ok(_) | Err(StoreError::Busy(_)) => {}
+        Err(err) => tracing::warn!("a trace was not stored: {}", chain(&err)),
+    }
+    if sweep && let Err(err) = store.sweep_spool() {
+        tracing::warn!("traces left behind were not stored: {}", chain(&err));
     }
 }
 
