@@ -83,15 +83,16 @@ impl Shim {
             }
         };
         let pid = state.init.map_or(0, |init| init.pid);
+        let facts = bundle.facts(&self.namespace, id.as_str());
+        let observed =
+            self.observer
+                .observe(&bundle, &facts, &state.cgroup, options.config.as_deref());
+        record.is_of(&facts, observed.mode());
         record.stands(pid, &state.cgroup);
         if let Err(err) = folder.write(&record) {
             // Only other programs read it.
             tracing::warn!(%err, "record not written");
         }
-        let facts = bundle.facts(&self.namespace, id.as_str());
-        let observed =
-            self.observer
-                .observe(&bundle, &facts, &state.cgroup, options.config.as_deref());
         let init = Arc::new(Process::new("", paths.clone()));
         init.exists(pid, held);
         let container = Arc::new(Container {

@@ -118,6 +118,15 @@ impl Observer {
 }
 
 impl Observed {
+    /// What is done with its memory.
+    pub(super) fn mode(&self) -> &'static str {
+        match self.watched {
+            Some(_) => MemoryMode::Observe,
+            None => MemoryMode::Off,
+        }
+        .as_str()
+    }
+
     /// Its program starts.
     pub(super) fn started(&self) {
         if let Some(watched) = &self.watched {

@@ -11,6 +11,8 @@ use super::error::{Result, ShimError};
 use super::options::STATE;
 use crate::kernel::cgroup::Cgroup;
 use crate::kernel::process;
+use crate::model::{ClassName, FunctionKey};
+use crate::policy::identity::Facts;
 use crate::runtime::chain;
 
 const FILE: &str = "state.json";
@@ -61,8 +63,14 @@ pub(super) struct Record {
     /// `ceiling - grant`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reclaimable: Option<u64>,
-    /// What is done with the limit: `off` is nothing.
+    /// What is done with the memory: `off` is nothing, `observe` is sampling alone.
     mode: String,
+    /// The function that it is an instance of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    function: Option<FunctionKey>,
+    /// The input class that was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    class: Option<ClassName>,
 }
 
 /// The folder of one container.
@@ -137,7 +145,16 @@ impl Record {
             grant: ceiling,
             reclaimable: ceiling.map(|_| 0),
             mode: "off".to_owned(),
+            function: None,
+            class: None,
         })
+    }
+
+    /// Adds what is known of the function, and what is done with its memory.
+    pub(super) fn is_of(&mut self, facts: &Facts<'_>, mode: &str) {
+        self.mode = mode.to_owned();
+        self.function = Some(facts.function());
+        self.class = facts.class();
     }
 
     /// Adds what is known once it stands.
