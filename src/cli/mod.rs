@@ -260,7 +260,7 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
         Verb::Checkpoint(_) => return Err(Failure::new("checkpoint is not supported")),
         Verb::Restore(_) => return Err(Failure::new("restore is not supported")),
         Verb::Config(verb) => show_config(&verb, config)?,
-        Verb::Cost(verb) => cost::run(&verb)?,
+        Verb::Cost(verb) => cost::run(&verb, config)?,
         Verb::Profile(verb) => return profile::run(&verb, config),
         Verb::Trace(verb) => trace::run(
             &verb,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::trace::{Sample, Trace};
 use super::{Bytes, ClassName, FunctionKey, InvalidName, RunId};
 
 pub use super::hull::{BinWidth, Hull, Hulls, InvalidWidth};
@@ -158,6 +159,39 @@ pub struct Profile {
     pub bins: Option<InputBins>,
     /// By class; the class `*` holds all runs. A class without a complete run is not there.
     pub classes: BTreeMap<ClassName, ClassProfile>,
+}
+
+impl ClassProfile {
+    /// The hulls over wall time as if they were one run: each bin is a sample with the sum of held memory and page
+    /// cache as usage. It is at least as much as any run used at that moment, and as long as the longest run.
+    pub fn as_trace(&self) -> Trace {
+        let Hulls { held, file } = &self.wall;
+        let width = held.width.max(file.width);
+        let (held, file) = (held.widened(width), file.widened(width));
+        let at = |hull: &Hull, bin: usize| hull.bins.get(bin).copied().unwrap_or_default();
+        let bins = held.bins.len().max(file.bins.len());
+        let mut samples: Vec<Sample> = Vec::with_capacity(bins + 1);
+        let mut begin = Duration::ZERO;
+        for bin in 0..bins {
+            let sum = at(&held, bin).get().saturating_add(at(&file, bin).get());
+            samples.push(Sample {
+                at: begin.min(self.duration),
+                usage: Some(Bytes::new(sum)),
+                ..Sample::default()
+            });
+            begin = begin.saturating_add(width.as_duration());
+        }
+        if let Some(last) = samples.last().cloned() {
+            samples.push(Sample {
+                at: self.duration.max(last.at),
+                ..last
+            });
+        }
+        Trace {
+            samples,
+            ..Trace::default()
+        }
+    }
 }
 
 impl Profile {

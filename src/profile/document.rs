@@ -23,7 +23,7 @@ pub struct Runs {
 }
 
 impl Runs {
-    /// Raised when the meaning of a field changes; then a step is added to [`RUNS_STEPS`].
+    /// Raised when the meaning of a field changes; then a step is added to `RUNS_STEPS`.
     pub const VERSION: u32 = 1;
 
     /// No runs yet.

@@ -2,7 +2,7 @@
 //!
 //! A function is an image, a root file system or a bundle (`bundle`, `image`, `layer`); what a run changes goes to an
 //! overlay of its own (`run`), in a folder that does not outlive the command (`scratch`). `create` is run by a process
-//! of its own ([`crate::runtime::helper`]), since libcontainer forks and this process has the sampler's thread. Runs
+//! of its own (`runtime::helper`), since libcontainer forks and this process has the sampler's thread. Runs
 //! that were not measured are repeated (`series`). A container of any runtime is found by what runtimes leave behind
 //! (`attach`).
 

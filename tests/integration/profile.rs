@@ -44,14 +44,17 @@ impl Bench {
     }
 
     fn command(&self, args: &[&str]) -> Cmd {
+        self.verb("profile").args(args)
+    }
+
+    fn verb(&self, verb: &str) -> Cmd {
         Cmd::new(host::our_program())
             .arg("--config")
             .arg(self.path("config.toml"))
             // With a log file, the reason of a failure is on standard error as it is.
             .arg("--log")
             .arg(self.path("log"))
-            .arg("profile")
-            .args(args)
+            .arg(verb)
     }
 
     fn run(&self, args: &[&str]) -> Outcome {
@@ -359,6 +362,50 @@ fn classes_are_learned_from_features() {
     );
     let stderr = bench.fails(&["bins", "default/thumb", "--feature", "pixel"]);
     assert!(stderr.contains("did you mean \"pixels\"?"), "{stderr}");
+}
+
+#[test]
+fn a_profile_can_be_billed() {
+    let Some(bench) = bench() else { return };
+    for (run, class, mib) in [
+        ("r1", "small", 100),
+        ("r2", "small", 150),
+        ("r3", "large", 300),
+    ] {
+        let context = format!(r#","class":"{class}""#);
+        let file = bench.trace(run, &context, mib);
+        bench.succeeds(&["import", &file]);
+    }
+    let bill = |more: &[&str]| {
+        let args = [
+            "--provider",
+            "aws-lambda",
+            "--function",
+            "default/thumb",
+            "--json",
+        ];
+        let outcome = bench.verb("cost").args(args).args(more).output();
+        assert_eq!(outcome.code, 0, "{outcome}");
+        let report: Value = serde_json::from_str(&outcome.stdout).expect("json");
+        report["bills"][0]["memory_bytes"].as_u64().expect("size")
+    };
+    assert_eq!(bill(&[]), 300 << 20);
+    assert_eq!(bill(&["--class", "small"]), 150 << 20);
+    for (args, expected) in [
+        (
+            vec!["--function", "default/thum"],
+            "did you mean \"default/thumb\"?",
+        ),
+        (
+            vec!["--function", "default/thumb", "--class", "smal"],
+            "did you mean \"small\"?",
+        ),
+        (vec!["--class", "small"], "--function"),
+    ] {
+        let outcome = bench.verb("cost").args(&args).output();
+        assert_eq!(outcome.code, 1, "{args:?}: {outcome}");
+        assert!(outcome.stderr.contains(expected), "{args:?}: {outcome}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use rust_decimal::Decimal;
 
 use crate::cli::duration;
 use crate::cost::{Currency, Month, amount};
-use crate::model::Bytes;
+use crate::model::{Bytes, ClassName, FunctionKey};
 
 #[derive(Debug, ClapArgs)]
 pub(in crate::cli) struct Cost {
@@ -63,6 +63,12 @@ pub(in crate::cli) struct Cost {
     /// Trace of a run: peak, area, duration and CPU time come from it
     #[arg(long, value_name = "FILE", conflicts_with = "what_if")]
     pub(in crate::cli) trace: Option<PathBuf>,
+    /// Function with a profile: the hulls of its runs stand for one run
+    #[arg(long, value_name = "FUNCTION", conflicts_with_all = ["trace", "used", "duration", "what_if"])]
+    pub(in crate::cli) function: Option<FunctionKey>,
+    /// Input class of that function; all inputs if absent
+    #[arg(long, value_name = "CLASS", requires = "function")]
+    pub(in crate::cli) class: Option<ClassName>,
     /// Width of the bins of the hull of a trace; 20ms if absent
     #[arg(long, value_name = "DURATION", value_parser = duration::parse, allow_hyphen_values = true)]
     pub(in crate::cli) bin: Option<Duration>,
@@ -85,7 +91,7 @@ pub(in crate::cli) struct Cost {
     #[arg(long, group = "form")]
     pub(in crate::cli) sentence: bool,
     /// Also draw cost over memory size as SVG
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["trace", "what_if"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["trace", "function", "what_if"])]
     pub(in crate::cli) plot: Option<PathBuf>,
 }
 

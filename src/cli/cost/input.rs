@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::cli::Failure;
 use crate::cli::args::{Cost, Measured};
+use crate::cli::{Failure, profile};
+use crate::config::Config;
 use crate::cost::{Catalog, Usage};
 use crate::kernel::reason;
-use crate::model::Bytes;
 use crate::model::trace::{Trace, TraceError};
+use crate::model::{Bytes, ClassName, FunctionKey};
+use crate::profile::Store;
 
 /// What is billed at each provider.
 pub(super) struct Case {
@@ -45,11 +47,13 @@ pub(super) fn catalog(args: &Cost) -> Result<Catalog, Failure> {
 
 /// A run as the options say.
 fn given(args: &Cost, duration: Option<Duration>) -> Result<Run, Failure> {
-    let peak = args
-        .used
-        .ok_or_else(|| Failure::new("--used is missing: give the memory in use, or a --trace"))?;
+    let peak = args.used.ok_or_else(|| {
+        Failure::new("--used is missing: give the memory in use, a --trace or a --function")
+    })?;
     let duration = duration.or(args.duration).ok_or_else(|| {
-        Failure::new("--duration is missing: give how long one run takes, or a --trace")
+        Failure::new(
+            "--duration is missing: give how long one run takes, a --trace or a --function",
+        )
     })?;
     if duration.is_zero() {
         return Err(Failure::new(
@@ -90,6 +94,34 @@ fn recorded(path: &Path) -> Result<Run, Failure> {
     })
 }
 
+/// A run as the profile of a function has it.
+fn learned(args: &Cost, function: &FunctionKey, config: &Config) -> Result<Run, Failure> {
+    let store = Store::new(&config.profile_folder.value, config.keep_traces.value);
+    let profile = profile::known(&store, function, store.profile(function))?;
+    let name = args.class.clone().unwrap_or_else(ClassName::all);
+    let class = profile.classes.get(&name).ok_or_else(|| {
+        let names = profile.classes.keys().map(ClassName::as_str);
+        Failure::new(profile::unknown(
+            &format!("{function} has no class"),
+            name.as_str(),
+            names,
+        ))
+    })?;
+    let trace = class.as_trace();
+    let peak = trace.peak(|sample| sample.usage).unwrap_or_default();
+    if class.duration.is_zero() {
+        return Err(Failure::new(format!(
+            "the runs of {function} have no duration: trace it again"
+        )));
+    }
+    Ok(Run {
+        peak,
+        duration: class.duration,
+        trace: Some(trace),
+        origin: format!("{function}: the peak of"),
+    })
+}
+
 /// The usage at a run, with the memory that an option declares.
 fn case(args: &Cost, run: Run, declared: Option<(&str, Bytes)>) -> Result<Case, Failure> {
     if let Some((option, size)) = declared.filter(|(_, size)| run.peak > *size) {
@@ -111,11 +143,12 @@ fn case(args: &Cost, run: Run, declared: Option<(&str, Bytes)>) -> Result<Case, 
 }
 
 /// What is billed: one case, or one for each size of `--what-if`.
-pub(super) fn cases(args: &Cost) -> Result<Vec<Case>, Failure> {
+pub(super) fn cases(args: &Cost, config: &Config) -> Result<Vec<Case>, Failure> {
     if args.what_if.is_empty() {
-        let run = match &args.trace {
-            Some(path) => recorded(path)?,
-            None => given(args, None)?,
+        let run = match (&args.trace, &args.function) {
+            (Some(path), _) => recorded(path)?,
+            (None, Some(function)) => learned(args, function, config)?,
+            (None, None) => given(args, None)?,
         };
         let declared = args.allocated.map(|size| ("--allocated", size));
         return Ok(vec![case(args, run, declared)?]);
@@ -148,7 +181,7 @@ pub(super) fn bin(args: &Cost, cases: &[Case]) -> Result<Duration, Failure> {
     match args.bin {
         None => Ok(BIN),
         Some(_) if cases.iter().all(|case| case.trace.is_none()) => Err(Failure::new(
-            "--bin is the width of the bins of a trace: give a --trace",
+            "--bin is the width of the bins of a trace: give a --trace or a --function",
         )),
         Some(bin) if bin.is_zero() => Err(Failure::new("--bin is zero: a bin has a width")),
         Some(bin) => Ok(bin),

@@ -10,6 +10,7 @@ use rust_decimal::Decimal;
 
 use super::args::Cost;
 use super::{Failure, output, picture};
+use crate::config::Config;
 use crate::cost::{
     Bill, Catalog, Currency, MemoryBilling, Month, Tariff, TraceBill, Usage, bill, bill_trace,
 };
@@ -42,9 +43,9 @@ struct Report<'a> {
     date: Option<Month>,
 }
 
-pub(super) fn run(args: &Cost) -> Result<(), Failure> {
+pub(super) fn run(args: &Cost, config: &Config) -> Result<(), Failure> {
     let catalog = input::catalog(args)?;
-    let cases = input::cases(args)?;
+    let cases = input::cases(args, config)?;
     let bin = input::bin(args, &cases)?;
     let (tariffs, mut missing) = tariffs(args, &catalog)?;
     let mut rows = Vec::new();
@@ -106,7 +107,7 @@ pub(super) fn run(args: &Cost) -> Result<(), Failure> {
         form::csv(&report)?
     } else if args.sentence {
         form::sentences(&report)?
-    } else if args.trace.is_some() {
+    } else if args.trace.is_some() || args.function.is_some() {
         form::policies(&report)?
     } else {
         form::table(&report)?

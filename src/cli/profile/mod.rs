@@ -169,7 +169,7 @@ fn verify(store: &Store, args: &Verify) -> Result<u8, Failure> {
 }
 
 /// Adds the name that is most like it to the error of a function that is not known.
-fn known<T>(
+pub(super) fn known<T>(
     store: &Store,
     function: &FunctionKey,
     found: Result<T, StoreError>,
@@ -193,7 +193,11 @@ fn known<T>(
 }
 
 /// `WHAT "NAME", did you mean "OTHER"?`
-fn unknown<'a>(what: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+pub(super) fn unknown<'a>(
+    what: &str,
+    name: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> String {
     match nearest::nearest(name, known.into_iter()) {
         Some(other) => format!("{what} {name:?}, did you mean {other:?}?"),
         None => format!("{what} {name:?}"),
