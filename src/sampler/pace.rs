@@ -11,7 +11,7 @@ pub(super) const GROWING: Duration = Duration::from_millis(2);
 pub(super) const ACTIVE: Duration = Duration::from_millis(10);
 /// The longest time between two looks at a container that rests. Nothing tells of the first activity after
 /// that, so that it is what can be missed.
-pub(super) const RESTING: Duration = Duration::from_millis(200);
+pub(super) const RESTING: Duration = Duration::from_millis(100);
 /// A growth within one look that is none: processors take charges in stocks of 64 pages
 /// (`MEMCG_CHARGE_BATCH`, linux/mm/memcontrol.c).
 const STOCK: u64 = 64 * 4096;
@@ -123,7 +123,7 @@ mod tests {
             now = due(now, pace.next(now, mib(2), Some(MS)));
             looks += 1;
         }
-        assert!(looks < 110, "{looks}");
+        assert!(looks < 160, "{looks}");
         assert_eq!(pace.next(now, mib(2), Some(MS)), RESTING);
         assert_eq!(pace.phase(now), Phase::KeepAlive);
         assert_eq!(pace.next(now + RESTING, mib(2), Some(3 * MS)), ACTIVE);
