@@ -24,7 +24,7 @@ build: ## Build the static release binary, target/release/elastic-mem
 	$(CARGO) rustc --release --locked --bin elastic-mem -- -C target-feature=+crt-static
 	@scripts/check-static $(BIN)
 
-test: ## Run every check but the tests in guests: format, lints, unit tests, documents, scripts, build, integration tests, tests below containerd and Docker
+test: ## Run every check: format, lints, unit tests, documents, scripts, build, integration tests, tests below containerd and Docker, tests in guests
 	@scripts/setup build test
 	@scripts/check
 
