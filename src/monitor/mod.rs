@@ -70,7 +70,7 @@ pub fn leave(root: &Path, id: &str, config: Option<&Path>) -> Result<(), String>
     {
         true => Ok(()),
         false => {
-            Err("the monitor was not ready in time: the begin of the trace is missing".to_owned())
+            Err("the monitor did not get ready: the trace is missing, or its begin is".to_owned())
         }
     }
 }
