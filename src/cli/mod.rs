@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches};
 
-use crate::config::{Config, ConfigError, MemoryMode, SystemdCgroup, main_file};
+use crate::config::{Config, ConfigError, Mode, SystemdCgroup, main_file};
 use crate::kernel::exe;
 use crate::model::ContainerId;
 use crate::monitor;
@@ -205,7 +205,7 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
         Verb::Start(verb) => {
             let container = load(&verb.id)?;
             let is_ours = !args.observed && nix::unistd::geteuid().is_root();
-            if is_ours && config.memory_mode.value != MemoryMode::Off {
+            if is_ours && config.memory_mode.value != Mode::Off {
                 leave_monitor(&container, &root, args.config.as_deref());
             }
             runtime::start(&container)?;

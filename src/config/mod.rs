@@ -11,8 +11,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use schema::{Config, LogFormat, LogLevel, MemoryMode, OPTIONS, OptionInfo, SystemdCgroup};
+pub use schema::{Config, LogFormat, LogLevel, OPTIONS, OptionInfo, SystemdCgroup};
 use toml::Value;
+
+pub use crate::model::{Mode, Origin, Setting};
 
 /// Where the configuration is looked for.
 pub const DEFAULT_PATH: &str = "/etc/elastic-mem/config.toml";
@@ -28,42 +30,6 @@ pub fn main_file(given: Option<&Path>) -> PathBuf {
         (Some(path), _) => path.to_path_buf(),
         (None, Some(path)) => PathBuf::from(path),
         (None, None) => PathBuf::from(DEFAULT_PATH),
-    }
-}
-
-/// Where a value comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// Built in.
-    Default,
-    /// A file.
-    File(PathBuf),
-}
-
-impl std::fmt::Display for Origin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Default => f.write_str("default"),
-            Self::File(path) => path.display().fmt(f),
-        }
-    }
-}
-
-/// A value and its origin.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Setting<T> {
-    /// The value in force.
-    pub value: T,
-    /// Where it comes from.
-    pub origin: Origin,
-}
-
-impl<T> Setting<T> {
-    fn default(value: T) -> Self {
-        Self {
-            value,
-            origin: Origin::Default,
-        }
     }
 }
 

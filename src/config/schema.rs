@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use toml::Value;
 
-use super::{Origin, Setting};
+use super::{Mode, Origin, Setting};
 
 /// An option as documents and `elastic-mem config` show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,25 +58,6 @@ pub const OPTIONS: [OptionInfo; 7] = [
     },
 ];
 
-/// What is done with the memory of a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MemoryMode {
-    /// Nothing.
-    Off,
-    /// It is sampled, and nothing is changed.
-    Observe,
-}
-
-impl MemoryMode {
-    /// Its name in files.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Observe => "observe",
-        }
-    }
-}
-
 /// Whether systemd makes the control groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SystemdCgroup {
@@ -122,7 +103,7 @@ pub struct Config {
     /// `log.format`.
     pub log_format: Setting<LogFormat>,
     /// `memory.mode`.
-    pub memory_mode: Setting<MemoryMode>,
+    pub memory_mode: Setting<Mode>,
     /// `profile.folder`.
     pub profile_folder: Setting<PathBuf>,
     /// `profile.keep-traces`.
@@ -142,7 +123,7 @@ impl Default for Config {
             systemd_cgroup: Setting::default(SystemdCgroup::Auto),
             log_level: Setting::default(LogLevel::Info),
             log_format: Setting::default(LogFormat::Text),
-            memory_mode: Setting::default(MemoryMode::Observe),
+            memory_mode: Setting::default(Mode::Observe),
             profile_folder: Setting::default(PathBuf::from(DEFAULT_PROFILES)),
             keep_traces: Setting::default(20),
         }
@@ -258,8 +239,8 @@ pub(super) fn set(
         }
         "memory.mode" => {
             let value = match value.as_str() {
-                Some("off") => MemoryMode::Off,
-                Some("observe") => MemoryMode::Observe,
+                Some("off") => Mode::Off,
+                Some("observe") => Mode::Observe,
                 _ => return Err(wrong),
             };
             config.memory_mode = Setting { value, origin };

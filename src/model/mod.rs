@@ -5,10 +5,16 @@
 mod function;
 mod hull;
 mod id;
+mod mode;
+pub mod plan;
 pub mod profile;
+mod setting;
 mod size;
 pub mod trace;
 
 pub use function::{ClassName, FunctionKey, InvalidName, RunId};
+pub use hull::Hull;
 pub use id::{ContainerId, InvalidContainerId};
+pub use mode::{InvalidMode, Mode};
+pub use setting::{Origin, Setting};
 pub use size::{Bytes, InvalidLimit, InvalidSize, MemoryLimit, MemoryTime};

@@ -24,8 +24,8 @@ use tokio::sync::oneshot;
 
 use crate::kernel::cgroup::Cgroup;
 use crate::kernel::wait::{self, Waker};
-use crate::model::RunId;
 use crate::model::trace::Context;
+use crate::model::{Bytes, ClassName, FunctionKey, RunId};
 use run::{Answers, Run, Waiting};
 
 /// A name for a run that starts now: sortable by time, and unique as long as no two containers of one name start
@@ -56,6 +56,29 @@ pub struct Watched {
     inbox: Inbox,
 }
 
+/// A moment that only whoever brings requests knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Edge {
+    /// A request begins.
+    Begin {
+        /// Size of its input.
+        input: Option<Bytes>,
+        /// Its input class.
+        class: Option<ClassName>,
+    },
+    /// It ends.
+    End,
+}
+
+/// What becomes known of a container after its start: engines that keep containers ready bind them late.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binding {
+    /// The function.
+    pub function: FunctionKey,
+    /// The input class.
+    pub class: Option<ClassName>,
+}
+
 /// Tells of the end of a trace; an error means that there was none.
 #[derive(Debug)]
 pub struct Ended {
@@ -72,11 +95,16 @@ struct Inbox {
 }
 
 #[derive(Debug)]
+#[allow(dead_code, reason = "grants come next")]
 enum Message {
     Watch(u64, Box<Waiting>),
     Started(u64),
     Ended(u64, Option<i32>, Answers),
     Forget(u64),
+    Hold(u64, oneshot::Sender<()>),
+    Release(u64),
+    Edge(u64, Edge),
+    Bind(u64, Box<Binding>),
     Stop,
 }
 
@@ -160,6 +188,29 @@ impl Watched {
         }
     }
 
+    /// Raises the grant to the ceiling and leaves the limit alone until [`Watched::release`], once for each hold. The
+    /// answer comes when that is done, an error when there is nothing to hold.
+    pub fn hold(&self) -> oneshot::Receiver<()> {
+        let (held, answer) = oneshot::channel();
+        self.inbox.send(Message::Hold(self.key, held));
+        answer
+    }
+
+    /// Ends a hold. The limit that is in force then is the new ceiling.
+    pub fn release(&self) {
+        self.inbox.send(Message::Release(self.key));
+    }
+
+    /// A request begins or ends.
+    pub fn edge(&self, edge: Edge) {
+        self.inbox.send(Message::Edge(self.key, edge));
+    }
+
+    /// Says which function it is, after its start.
+    pub fn bind(&self, binding: Binding) {
+        self.inbox.send(Message::Bind(self.key, Box::new(binding)));
+    }
+
     /// It will not start.
     pub fn forget(&self) {
         self.inbox.send(Message::Forget(self.key));
@@ -236,7 +287,11 @@ impl Thread {
             Message::Forget(key) => {
                 self.waiting.remove(&key);
             }
-            Message::Stop => {}
+            // Nothing is granted yet: there is nothing to raise.
+            Message::Hold(_, held) => {
+                let _ = held.send(());
+            }
+            Message::Release(_) | Message::Edge(..) | Message::Bind(..) | Message::Stop => {}
         }
     }
 

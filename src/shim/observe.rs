@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::bundle::Bundle;
-use crate::config::{Config, MemoryMode, main_file};
+use crate::config::{Config, Mode, main_file};
 use crate::kernel::cgroup::{Cgroup, Version};
 use crate::model::Bytes;
 use crate::model::trace::Context;
@@ -61,7 +61,7 @@ impl Observer {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let config = inner.config.get_or_insert_with(|| load(config));
         let mode = config.memory_mode.value;
-        if mode == MemoryMode::Off || bundle.is_off() || facts.is_sandbox() {
+        if mode == Mode::Off || bundle.is_off() || facts.is_sandbox() {
             return Observed::default();
         }
         let spool = config.profile_folder.value.join("spool");
@@ -121,8 +121,8 @@ impl Observed {
     /// What is done with its memory.
     pub(super) fn mode(&self) -> &'static str {
         match self.watched {
-            Some(_) => MemoryMode::Observe,
-            None => MemoryMode::Off,
+            Some(_) => Mode::Observe,
+            None => Mode::Off,
         }
         .as_str()
     }
@@ -185,12 +185,7 @@ fn load(given: Option<&Path>) -> Config {
     })
 }
 
-fn context(
-    bundle: &Bundle,
-    facts: &Facts<'_>,
-    version: Version,
-    mode: MemoryMode,
-) -> Option<Context> {
+fn context(bundle: &Bundle, facts: &Facts<'_>, version: Version, mode: Mode) -> Option<Context> {
     let host = crate::kernel::host_name();
     let run = sampler::new_run(host.as_deref().unwrap_or("host"), facts.id)?;
     Some(Context {

@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 
 use super::exchange::Done;
 use super::{Entry, output};
+use crate::model::plan::Clock;
 use crate::model::profile::{ClassProfile, Confidence, InputBins, Profile};
 use crate::model::{Bytes, ClassName};
-use crate::policy::learn::{Clock, trusted};
+use crate::policy::learn::trusted;
 use crate::profile::{Findings, Store};
 
 /// In MB of 2^20 bytes with one digit, rounded half up.

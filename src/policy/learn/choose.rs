@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::model::ClassName;
+use crate::model::plan::Clock;
 use crate::model::profile::{ClassProfile, Confidence, Profile};
 
 /// A class with fewer complete runs says nothing.
@@ -31,15 +32,6 @@ pub fn choose<'a>(
         .and_then(known)
         .or_else(by_features)
         .or_else(|| known(&ClassName::all()))
-}
-
-/// What a hull counts its time by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Clock {
-    /// Time since the start of the function.
-    Wall,
-    /// CPU time used since then: independent of how busy the host is, and blind to waiting.
-    Cpu,
 }
 
 /// The clock by which the hull of a class can be replayed: the one by which fewer runs left the hull of the others,

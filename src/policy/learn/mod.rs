@@ -18,7 +18,7 @@ mod tests;
 
 pub use barrel::{Buffer, Sizes, barrel};
 pub use bins::candidates;
-pub use choose::{Clock, LEAST_RUNS, choose, trusted};
+pub use choose::{LEAST_RUNS, choose, trusted};
 pub use digest::{MOST_BINS, NoDigest, digest};
 pub use digests::{Digests, MOST_KEPT, MOST_KEPT_ALIKE};
 

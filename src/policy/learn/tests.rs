@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::Bytes;
+use crate::model::plan::Clock;
 use crate::model::profile::{BinWidth, Confidence, Hull, Hulls, InputBins};
 use crate::model::trace::{COLUMNS, Trace, VERSION_LINE};
 

@@ -1,0 +1,97 @@
+//! What is to be done with the memory of a container, and why.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{Bytes, ClassName, Hull, Mode};
+
+/// What a forecast counts its time by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Clock {
+    /// Time since the start of the function.
+    Wall,
+    /// CPU time used since then: independent of how busy the host is, and blind to waiting.
+    Cpu,
+}
+
+/// What earlier runs of the input class needed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Forecast {
+    /// What the time of `hull` is. None: the moments at which memory was needed differ too much from run to run, so
+    /// that only how fast they grew counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock: Option<Clock>,
+    /// Anonymous, shared and kernel memory.
+    pub hull: Hull,
+    /// The same with page cache.
+    pub usage: Hull,
+    /// The largest usage of any run.
+    pub most: Bytes,
+}
+
+/// The numbers by which a grant follows a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Margins {
+    /// Least distance between usage and grant.
+    pub pad: Bytes,
+    /// How far ahead a forecast is looked at.
+    #[serde(serialize_with = "micros")]
+    pub lead: Duration,
+    /// How long usage must not have grown before a grant is lowered.
+    #[serde(serialize_with = "micros")]
+    pub settle: Duration,
+    /// How long a container is left alone after its limit was met or written by somebody else.
+    #[serde(serialize_with = "micros")]
+    pub hold: Duration,
+}
+
+/// One number or choice of a plan, with its reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    /// What it is.
+    pub what: &'static str,
+    /// The value, for people.
+    pub value: String,
+    /// Why it is this one.
+    pub because: String,
+    /// What would change it; empty if nothing would.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub change: String,
+}
+
+/// What is to be done with the memory of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// What is done.
+    pub mode: Mode,
+    /// No grant is above it: the least of what was declared and of the limits of the control groups above. None: there
+    /// is no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ceiling: Option<Bytes>,
+    /// The grant at the start. None: the ceiling.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grant: Option<Bytes>,
+    /// No grant is below it.
+    pub floor: Bytes,
+    /// The grant of mode `static`: a run that stays within what is known never needs more. None without a profile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub largest: Option<Bytes>,
+    /// The input class whose profile is used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<ClassName>,
+    /// How the grant follows.
+    pub margins: Margins,
+    /// What earlier runs needed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forecast: Option<Forecast>,
+    /// Why it is so.
+    pub reasons: Vec<Reason>,
+}
+
+fn micros<S: serde::Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    u64::try_from(time.as_micros())
+        .map_err(serde::ser::Error::custom)?
+        .serialize(to)
+}
