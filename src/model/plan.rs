@@ -1,9 +1,11 @@
 //! What is to be done with the memory of a container, and why.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
 
+use super::profile::InputBins;
 use super::{Bytes, ClassName, Hull, Mode};
 
 /// What a forecast counts its time by.
@@ -17,18 +19,21 @@ pub enum Clock {
 }
 
 /// What earlier runs of the input class needed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Forecast {
-    /// What the time of `hull` is. None: the moments at which memory was needed differ too much from run to run, so
-    /// that only how fast they grew counts.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub clock: Option<Clock>,
-    /// Anonymous, shared and kernel memory.
+    /// What the time of the hull is.
+    pub clock: Clock,
+    /// Whether runs kept to the hull of the others: only then can it be replayed.
+    pub trusted: bool,
+    /// All memory that is charged: the hull of what cannot be dropped, and of the page cache.
     pub hull: Hull,
-    /// The same with page cache.
-    pub usage: Hull,
-    /// The largest usage of any run.
+    /// The largest usage of any run of the class.
     pub most: Bytes,
+    /// How requests are put into classes by their input.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bins: Option<InputBins>,
+    /// The largest usage of each class.
+    pub classes: BTreeMap<ClassName, Bytes>,
 }
 
 /// The numbers by which a grant follows a container.
@@ -39,12 +44,14 @@ pub struct Margins {
     /// How far ahead a forecast is looked at.
     #[serde(serialize_with = "micros")]
     pub lead: Duration,
-    /// How long usage must not have grown before a grant is lowered.
+    /// For how long less must have been enough before a grant is lowered.
     #[serde(serialize_with = "micros")]
     pub settle: Duration,
     /// How long a container is left alone after its limit was met or written by somebody else.
     #[serde(serialize_with = "micros")]
     pub hold: Duration,
+    /// Whether idle containers are shrunk.
+    pub keep_alive: bool,
 }
 
 /// One number or choice of a plan, with its reason.
@@ -62,7 +69,7 @@ pub struct Reason {
 }
 
 /// What is to be done with the memory of a container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Plan {
     /// What is done.
     pub mode: Mode,

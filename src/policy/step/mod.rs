@@ -1,0 +1,465 @@
+//! The autotuner: from one look at a container to its grant.
+//!
+//! The guard keeps a distance between usage and grant that holds whatever the container can need until the next look
+//! has led to something: what it grows by now, what earlier runs grew by at this moment, and a pad. It rises at once,
+//! and falls when less has been enough for a while. A container that leaves what is known of it, or comes near its
+//! limit, gets its ceiling first and is followed from above after that. A limit must never be met: harm comes first,
+//! savings second.
+
+mod growth;
+mod outlook;
+mod window;
+
+#[cfg(test)]
+mod recorded;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::model::plan::{Margins, Plan};
+use crate::model::profile::InputBins;
+use crate::model::{Bytes, ClassName, MemoryLimit, Mode};
+use growth::Growth;
+use outlook::Outlook;
+use window::Window;
+
+/// Usage above the largest known one by no more than this is no news: two processors hold stocks of 256 KiB each
+/// (`MEMCG_CHARGE_BATCH`), and a pad is larger.
+const TOLERANCE: u64 = 512 << 10;
+/// The pad is this share of the largest need, between [`Margins::pad`] and [`LARGEST_PAD`]: what large functions do at
+/// once is larger.
+const PAD_SHARE: u64 = 16;
+const LARGEST_PAD: u64 = 64 << 20;
+/// A container is near its limit when so little of the pad is left.
+const NEAR_SHARE: u64 = 4;
+/// A grant is not lowered for less than this, nor for less than [`LEAST_SHARE`] of it.
+const LEAST_CHANGE: u64 = 1 << 20;
+const LEAST_SHARE: u64 = 50;
+/// Beyond what is known the distance is this share of usage, and at least two pads.
+const OUTSIDE_SHARE: u64 = 4;
+/// For how long the word that a request has ended counts: after that, rest shows in CPU time.
+const TOLD_IDLE: Duration = Duration::from_millis(500);
+/// How long a container must rest before its page cache is dropped.
+const BEFORE_DROP: Duration = Duration::from_secs(1);
+/// Page cache below this is not worth the work.
+const LEAST_CACHE: u64 = 4 << 20;
+/// A hold is doubled each time that a limit was met, so often.
+const MOST_DOUBLINGS: u32 = 8;
+
+/// What was seen of a container at one moment. Limits of cgroup v1 are those of `memory.limit_in_bytes`, of cgroup v2
+/// those of `memory.high`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Look {
+    /// Since the start of the function.
+    pub at: Duration,
+    /// All memory that is charged.
+    pub usage: Bytes,
+    /// CPU time used.
+    pub cpu: Option<Duration>,
+    /// Page cache without shared memory, if it was read.
+    pub file: Option<Bytes>,
+    /// How often the limit has been met since the control group was made.
+    pub met: u64,
+    /// The limit in force, if it was read and nothing was about to change it.
+    pub limit: Option<MemoryLimit>,
+    /// Whether the container waits for the next request.
+    pub idle: bool,
+}
+
+/// What is to be done now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Step {
+    /// The new grant. `Some(None)` is the ceiling.
+    pub grant: Option<Option<Bytes>>,
+    /// So much page cache is to be dropped.
+    pub drop_cache: Option<Bytes>,
+    /// What is worth telling.
+    pub note: Option<Note>,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Note {
+    /// It used more than any run that is known. Told once.
+    Outside {
+        /// What it used.
+        usage: Bytes,
+        /// The most that was known.
+        most: Bytes,
+    },
+    /// It met its limit.
+    Met {
+        /// How often.
+        times: u64,
+        /// The grant that was too little.
+        grant: Bytes,
+    },
+    /// Somebody else wrote the limit: it is left alone.
+    Foreign {
+        /// What was found.
+        found: MemoryLimit,
+    },
+    /// The limit is as it was declared again: it is granted again.
+    Restored,
+}
+
+/// Whether grants are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stance {
+    /// The grant follows.
+    Following,
+    /// The ceiling is granted until then.
+    Waiting(Duration),
+    /// The limit is somebody else's until then, at least.
+    Aside(Duration),
+}
+
+/// The state of one container's grant.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    mode: Mode,
+    margins: Margins,
+    ceiling: Option<Bytes>,
+    /// What the file of the limit holds while the ceiling is granted.
+    declared: MemoryLimit,
+    floor: Bytes,
+    pad: Bytes,
+    /// The static grant.
+    largest: Bytes,
+    /// The same for the request that runs, where its class is known.
+    of_request: Option<Bytes>,
+    outlook: Option<Outlook>,
+    bins: Option<InputBins>,
+    classes: BTreeMap<ClassName, Bytes>,
+    grant: Option<Bytes>,
+    stance: Stance,
+    holds: u32,
+    growth: Growth,
+    wants: Window,
+    met: u64,
+    doublings: u32,
+    outside: bool,
+    told_outside: bool,
+    idle_since: Option<Duration>,
+    /// A request was said to run.
+    told_busy: bool,
+    /// The last one was said to have ended: what CPU time tells only later.
+    told_idle_until: Duration,
+    dropped: bool,
+}
+
+impl Guard {
+    /// The guard of a container that is about to start; `met` as in [`Look`]. `declared` is what the file of the limit
+    /// holds now: the ceiling on cgroup v1, no limit on cgroup v2.
+    pub fn new(plan: &Plan, declared: MemoryLimit, met: u64) -> Self {
+        let most = plan.forecast.as_ref().map_or(Bytes::ZERO, |f| f.most);
+        let pad = pad_of(most, &plan.margins);
+        Self {
+            mode: plan.mode,
+            margins: plan.margins,
+            ceiling: plan.ceiling,
+            declared,
+            floor: plan.floor,
+            pad,
+            largest: plan.largest.unwrap_or(Bytes::new(u64::MAX)),
+            of_request: None,
+            outlook: plan
+                .forecast
+                .as_ref()
+                .map(|forecast| Outlook::new(forecast, &plan.margins)),
+            bins: plan.forecast.as_ref().and_then(|f| f.bins.clone()),
+            classes: plan
+                .forecast
+                .as_ref()
+                .map(|f| f.classes.clone())
+                .unwrap_or_default(),
+            grant: None,
+            stance: Stance::Following,
+            holds: 0,
+            growth: Growth::new(),
+            wants: Window::new(plan.margins.settle),
+            met,
+            doublings: 0,
+            outside: false,
+            told_outside: false,
+            idle_since: None,
+            told_busy: false,
+            told_idle_until: Duration::ZERO,
+            dropped: false,
+        }
+    }
+
+    /// The grant; `None` is the ceiling.
+    pub fn grant(&self) -> Option<Bytes> {
+        self.grant
+    }
+
+    /// The ceiling; `None` is no limit.
+    pub fn ceiling(&self) -> Option<Bytes> {
+        self.ceiling
+    }
+
+    /// Takes note of a look; what is to be done.
+    pub fn look(&mut self, look: &Look) -> Step {
+        let mut step = Step::default();
+        let was_idle = self.idle_since.is_some();
+        let idle = !self.told_busy && (look.idle || look.at < self.told_idle_until);
+        self.idle_since = match (idle, self.idle_since) {
+            (true, None) => Some(look.at),
+            (true, since) => since,
+            (false, _) => None,
+        };
+        let ahead = self.growth.until_next(look.at, look.usage, was_idle);
+        step.note = self.check_met(look).or_else(|| self.check_limit(look));
+        if self.holds > 0 || matches!(self.stance, Stance::Aside(_)) {
+            return step;
+        }
+        if let Stance::Waiting(until) = self.stance {
+            if look.at < until {
+                step.grant = self.change(None);
+                return step;
+            }
+            self.stance = Stance::Following;
+        }
+        if self.is_outside(look.usage) && !self.outside {
+            self.outside = true;
+            if !std::mem::replace(&mut self.told_outside, true) {
+                step.note = step.note.or(Some(Note::Outside {
+                    usage: look.usage,
+                    most: self.outlook.as_ref().map_or(Bytes::ZERO, |o| o.most),
+                }));
+            }
+        }
+        let mut want = self.want(look, ahead);
+        if was_idle && !idle {
+            // Whatever the request needs is there before it asks.
+            want = want.max(self.known());
+            self.dropped = false;
+        }
+        step.grant = self.follow(look.at, want);
+        step.drop_cache = self.cache_to_drop(look);
+        step
+    }
+
+    /// A request begins, of this class or with an input of this size: the most that it may need is granted at once.
+    pub fn begin(
+        &mut self,
+        at: Duration,
+        class: Option<&ClassName>,
+        input: Option<Bytes>,
+    ) -> Option<Option<Bytes>> {
+        self.told_busy = true;
+        self.idle_since = None;
+        self.dropped = false;
+        let by_input = || {
+            let bins = self.bins.as_ref()?;
+            // Exact up to 2^53 bytes.
+            #[allow(clippy::cast_precision_loss, reason = "a size of 8 PiB is no input")]
+            let value = input?.get() as f64;
+            self.classes.get(&bins.class(value).ok()?)
+        };
+        self.of_request = class
+            .and_then(|class| self.classes.get(class))
+            .or_else(by_input)
+            .map(|most| largest_of(*most, &self.margins));
+        if self.holds > 0 || self.stance != Stance::Following {
+            return None;
+        }
+        self.follow(at, self.known())
+    }
+
+    /// The request has ended.
+    pub fn end(&mut self, at: Duration) {
+        self.told_busy = false;
+        self.told_idle_until = at.saturating_add(TOLD_IDLE);
+        self.idle_since = Some(at);
+        self.of_request = None;
+    }
+
+    /// Grants the ceiling until [`Self::release`], once for each hold.
+    pub fn hold(&mut self) -> Option<Option<Bytes>> {
+        self.holds = self.holds.saturating_add(1);
+        match self.stance {
+            // It is somebody else's.
+            Stance::Aside(_) => None,
+            _ => self.change(None),
+        }
+    }
+
+    /// Ends a hold. Whoever held may have declared another limit: `ceiling` and `declared` are as in the plan and as in
+    /// [`Self::new`], by what is in force now.
+    pub fn release(&mut self, at: Duration, ceiling: Option<Bytes>, declared: MemoryLimit) {
+        self.holds = self.holds.saturating_sub(1);
+        self.ceiling = ceiling;
+        self.declared = declared;
+        if self.holds == 0 && !matches!(self.stance, Stance::Aside(_)) {
+            // What was added to the container has to settle.
+            self.stance = Stance::Waiting(at.saturating_add(BEFORE_DROP));
+        }
+    }
+
+    /// The kernel refused to lower the limit: so much could not be given up.
+    pub fn refused(&mut self, at: Duration) -> Option<Option<Bytes>> {
+        self.stance = Stance::Waiting(at.saturating_add(self.margins.settle));
+        self.outside = true;
+        self.change(None)
+    }
+
+    fn check_met(&mut self, look: &Look) -> Option<Note> {
+        let times = look.met.saturating_sub(self.met);
+        self.met = look.met;
+        let grant = self.grant?;
+        if times == 0 {
+            return None;
+        }
+        let hold = self.margins.hold.saturating_mul(1 << self.doublings);
+        self.doublings = (self.doublings + 1).min(MOST_DOUBLINGS);
+        self.stance = Stance::Waiting(look.at.saturating_add(hold));
+        self.outside = true;
+        Some(Note::Met { times, grant })
+    }
+
+    fn check_limit(&mut self, look: &Look) -> Option<Note> {
+        let found = look.limit?;
+        if let Stance::Aside(until) = self.stance {
+            if look.at < until {
+                return None;
+            }
+            if found != self.declared {
+                self.stance = Stance::Aside(look.at.saturating_add(self.margins.hold));
+                return None;
+            }
+            self.stance = Stance::Following;
+            return Some(Note::Restored);
+        }
+        let ours = self.grant.map_or(self.declared, limit_of);
+        if self.holds > 0 || found == ours {
+            return None;
+        }
+        self.stance = Stance::Aside(look.at.saturating_add(self.margins.hold));
+        self.grant = None;
+        self.wants.clear();
+        Some(Note::Foreign { found })
+    }
+
+    fn is_outside(&self, usage: Bytes) -> bool {
+        let Some(outlook) = &self.outlook else {
+            return true;
+        };
+        usage.saturating_sub(outlook.most).get() > TOLERANCE
+    }
+
+    /// The most that is known to be needed now.
+    fn known(&self) -> Bytes {
+        match self.outside {
+            true => Bytes::new(u64::MAX),
+            false => self.of_request.unwrap_or(self.largest),
+        }
+    }
+
+    fn want(&self, look: &Look, ahead: Bytes) -> Bytes {
+        let above = |distance: Bytes| Bytes::new(look.usage.get().saturating_add(distance.get()));
+        let near = self.grant.is_some_and(|grant| {
+            grant.saturating_sub(look.usage).get() < self.pad.get() / NEAR_SHARE
+        });
+        if near {
+            // What is known to be enough, if that is far enough away.
+            let known = self.known();
+            return match known >= above(self.pad) {
+                true => known,
+                false => Bytes::new(u64::MAX),
+            };
+        }
+        if self.outside {
+            return match self.growth.has_settled(look.at, self.margins.settle) {
+                true => {
+                    let twice = self.pad.get().saturating_mul(2);
+                    let distance = twice.max(look.usage.get() / OUTSIDE_SHARE);
+                    above(Bytes::new(distance).max(ahead))
+                }
+                false => Bytes::new(u64::MAX),
+            };
+        }
+        if self.idle_since.is_some() && self.margins.keep_alive {
+            return above(self.pad.max(ahead)).min(self.largest);
+        }
+        let outlook = self.outlook.as_ref();
+        match self.mode {
+            Mode::Static => self.largest,
+            Mode::Replay => outlook
+                .and_then(|outlook| outlook.replayed(look.at, look.cpu))
+                .map_or(self.largest, |limit| limit.max(above(self.pad.max(ahead))))
+                .min(self.largest),
+            Mode::Elastic => {
+                let rise = outlook.map_or(Bytes::ZERO, |outlook| {
+                    outlook.rise(look.at, look.cpu, look.usage)
+                });
+                // A request of a class that needs little may be of another one.
+                above(self.pad.max(ahead).max(rise)).min(self.largest)
+            }
+            Mode::Off | Mode::Observe => Bytes::new(u64::MAX),
+        }
+    }
+
+    /// Rises at once; falls to what was wanted at most lately.
+    fn follow(&mut self, at: Duration, want: Bytes) -> Option<Option<Bytes>> {
+        let lately = Bytes::new(self.wants.add(at, want.get()));
+        let current = self.grant.or(self.ceiling);
+        let rises = current.is_some_and(|current| want > current);
+        let falls = current.is_none_or(|current| {
+            let least = LEAST_CHANGE.max(current.get() / LEAST_SHARE);
+            current.saturating_sub(lately).get() >= least
+        });
+        match (rises, falls) {
+            (true, _) => self.change(Some(want)),
+            (false, true) => self.change(Some(lately)),
+            (false, false) => None,
+        }
+    }
+
+    /// A grant as it can be written: in whole pages, between floor and ceiling.
+    fn change(&mut self, grant: Option<Bytes>) -> Option<Option<Bytes>> {
+        let most = Bytes::new(LARGEST_LIMIT);
+        let grant = grant
+            .map(|grant| grant.max(self.floor))
+            .and_then(|grant| grant.round_up(Bytes::new(PAGE)))
+            .filter(|grant| {
+                let room = self.ceiling.unwrap_or(most).saturating_sub(*grant);
+                room.get() >= LEAST_CHANGE
+            });
+        (std::mem::replace(&mut self.grant, grant) != grant).then_some(grant)
+    }
+
+    fn cache_to_drop(&mut self, look: &Look) -> Option<Bytes> {
+        let rested = look.at.saturating_sub(self.idle_since?) >= BEFORE_DROP;
+        let file = look.file.filter(|file| file.get() >= LEAST_CACHE)?;
+        let drops = rested && self.margins.keep_alive && self.grant.is_some() && !self.dropped;
+        drops.then(|| {
+            self.dropped = true;
+            file
+        })
+    }
+}
+
+/// Limits are kept in pages.
+const PAGE: u64 = 4096;
+/// Larger than any host's memory.
+const LARGEST_LIMIT: u64 = 1 << 60;
+
+fn limit_of(grant: Bytes) -> MemoryLimit {
+    i64::try_from(grant.get()).map_or(MemoryLimit::None, MemoryLimit::Bytes)
+}
+
+/// The distance to the grant of a function that needs so much at most.
+pub fn pad_of(most: Bytes, margins: &Margins) -> Bytes {
+    let share = (most.get() / PAD_SHARE).min(LARGEST_PAD);
+    margins.pad.max(Bytes::new(share))
+}
+
+/// The static grant for such a need: it holds the need and a pad.
+pub fn largest_of(most: Bytes, margins: &Margins) -> Bytes {
+    let pad = pad_of(most, margins).get().max(most.get() / 20);
+    Bytes::new(most.get().saturating_add(pad))
+}

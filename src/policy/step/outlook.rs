@@ -1,0 +1,94 @@
+//! What earlier runs say of the time that comes.
+
+use std::time::Duration;
+
+use crate::model::Bytes;
+use crate::model::plan::{Clock, Forecast, Margins};
+use crate::model::profile::Hull;
+use crate::policy::learn::{Buffer, barrel};
+
+/// A hull is looked at this share of the time around now: runs are faster and slower than each other. Run times of one
+/// function vary by 17 to 48 % on a busy host.
+const JITTER: u128 = 15;
+/// The same where runs did not keep to the hull of the others.
+const JITTER_UNTRUSTED: u128 = 30;
+/// A moment of a hull says something of a container that uses about as much: it may differ by this share of the peak.
+const LEVEL_SHARE: u64 = 6;
+/// ... or so much.
+const LEVEL: u64 = 16 << 20;
+/// No rise counts for more than this share of the peak: growth that is faster shows within it.
+const RISE_SHARE: u64 = 4;
+
+/// A forecast, ready to be asked at every look.
+#[derive(Debug, Clone)]
+pub(super) struct Outlook {
+    clock: Clock,
+    hull: Hull,
+    /// How much each moment of the hull is followed by within the lead.
+    rises: Vec<u64>,
+    /// The hull as limits, for replaying; none where it is not trusted.
+    limits: Option<Hull>,
+    jitter: u128,
+    pub(super) most: Bytes,
+}
+
+impl Outlook {
+    pub(super) fn new(forecast: &Forecast, margins: &Margins) -> Self {
+        let hull = forecast.hull.clone();
+        let ahead = barrel(&hull, margins.lead, &Buffer::NONE);
+        let rises = hull
+            .bins
+            .iter()
+            .zip(&ahead.bins)
+            .map(|(now, then)| then.saturating_sub(*now).get())
+            .collect();
+        Self {
+            clock: forecast.clock,
+            rises,
+            limits: forecast
+                .trusted
+                .then(|| barrel(&hull, margins.lead, &Buffer::default())),
+            jitter: match forecast.trusted {
+                true => JITTER,
+                false => JITTER_UNTRUSTED,
+            },
+            hull,
+            most: forecast.most,
+        }
+    }
+
+    /// How much other runs that used about as much grew, about now, within the lead.
+    pub(super) fn rise(&self, at: Duration, cpu: Option<Duration>, usage: Bytes) -> Bytes {
+        let Some(time) = self.time(at, cpu) else {
+            return Bytes::ZERO;
+        };
+        let width = u128::from(self.hull.width.micros());
+        let bin = |percent: u128| {
+            usize::try_from(time.as_micros() * percent / 100 / width).unwrap_or(usize::MAX)
+        };
+        let first = bin(100 - self.jitter).saturating_sub(1);
+        let last = bin(100 + self.jitter).saturating_add(1);
+        let level = LEVEL.max(self.most.get() / LEVEL_SHARE);
+        let around = self.hull.bins.iter().zip(&self.rises).enumerate();
+        let rise = around
+            .skip(first)
+            .take(last.saturating_sub(first).saturating_add(1))
+            .filter(|(_, (value, _))| value.get().abs_diff(usage.get()) <= level)
+            .map(|(_, (_, rise))| *rise)
+            .max()
+            .unwrap_or(0);
+        Bytes::new(rise.min(self.most.get() / RISE_SHARE))
+    }
+
+    /// The limit that is replayed now; none where there is nothing to replay, and after its end.
+    pub(super) fn replayed(&self, at: Duration, cpu: Option<Duration>) -> Option<Bytes> {
+        self.limits.as_ref()?.at(self.time(at, cpu)?)
+    }
+
+    fn time(&self, at: Duration, cpu: Option<Duration>) -> Option<Duration> {
+        match self.clock {
+            Clock::Wall => Some(at),
+            Clock::Cpu => cpu,
+        }
+    }
+}

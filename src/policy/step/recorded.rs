@@ -1,0 +1,168 @@
+//! The guard against recorded runs of real functions: each is followed by what the others have taught.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::tests::margins;
+use super::*;
+use crate::model::plan::{Clock, Forecast};
+use crate::model::profile::Hull;
+
+/// Name, number of the run, and `t_us,usage,cpu_us` at each change.
+const RUNS: &str = include_str!("recorded.csv");
+
+type Run = Vec<(Duration, Bytes, Duration)>;
+
+fn runs() -> BTreeMap<&'static str, Vec<Run>> {
+    let mut functions: BTreeMap<&str, Vec<Run>> = BTreeMap::new();
+    let mut name = "";
+    for line in RUNS.lines() {
+        let number = |text: &str| text.parse::<u64>().unwrap();
+        match line.split_once('#') {
+            Some((_, of)) => {
+                name = of;
+                functions.entry(name).or_default().push(Run::new());
+            }
+            None => {
+                let cells: Vec<u64> = line.split(',').map(number).collect();
+                let run = functions.get_mut(name).unwrap().last_mut().unwrap();
+                run.push((
+                    Duration::from_micros(cells[0]),
+                    Bytes::new(cells[1] << 10),
+                    Duration::from_micros(cells[2]),
+                ));
+            }
+        }
+    }
+    functions
+}
+
+fn hull(runs: &[&Run], time: impl Fn(&(Duration, Bytes, Duration)) -> Duration) -> Hull {
+    let mut hull = Hull::default();
+    for run in runs {
+        let mut last = Bytes::ZERO;
+        for sample in run.iter() {
+            let bin = usize::try_from(time(sample).as_millis() / 20).unwrap();
+            while hull.bins.len() <= bin {
+                hull.bins.push(last);
+            }
+            last = sample.1;
+            hull.bins[bin] = hull.bins[bin].max(last);
+        }
+    }
+    hull
+}
+
+struct Outcome {
+    granted: f64,
+    used: f64,
+    /// Least distance between a grant and what was used before the next look.
+    slack: i64,
+}
+
+/// Looks every 2 ms.
+fn follow(run: &Run, others: &[&Run], mode: Mode) -> Outcome {
+    let most = others
+        .iter()
+        .flat_map(|run| run.iter().map(|s| s.1))
+        .max()
+        .unwrap();
+    let ceiling = Bytes::new(most.get().max(64 << 20).next_power_of_two() * 2);
+    let plan = Plan {
+        mode,
+        ceiling: Some(ceiling),
+        grant: None,
+        floor: Bytes::ZERO,
+        largest: Some(largest_of(most, &margins())),
+        class: None,
+        margins: margins(),
+        forecast: Some(Forecast {
+            clock: Clock::Cpu,
+            trusted: false,
+            hull: hull(others, |sample| sample.2),
+            most,
+            bins: None,
+            classes: BTreeMap::new(),
+        }),
+        reasons: Vec::new(),
+    };
+    let mut guard = Guard::new(&plan, limit_of(ceiling), 0);
+    let mut outcome = Outcome {
+        granted: 0.0,
+        used: 0.0,
+        slack: i64::MAX,
+    };
+    let mut at = Duration::ZERO;
+    let mut index = 0;
+    let end = run.last().unwrap().0;
+    while at < end {
+        while run.get(index + 1).is_some_and(|next| next.0 <= at) {
+            index += 1;
+        }
+        let (_, usage, cpu) = run[index];
+        let look = Look {
+            at,
+            usage,
+            cpu: Some(cpu),
+            ..Look::default()
+        };
+        guard.look(&look);
+        let grant = guard.grant().unwrap_or(ceiling);
+        let next = at + Duration::from_millis(2);
+        let seen = run[index..]
+            .iter()
+            .take_while(|s| s.0 <= next)
+            .map(|s| s.1)
+            .max()
+            .unwrap();
+        outcome.slack = outcome
+            .slack
+            .min(grant.get().cast_signed() - seen.get().cast_signed());
+        outcome.granted += grant.get() as f64;
+        outcome.used += usage.get() as f64;
+        at = next;
+    }
+    outcome
+}
+
+/// I10, and what it costs: recorded functions never met their grant, and were granted little more than they used.
+#[test]
+fn i10_recorded_functions_never_meet_their_grant() {
+    let mut ratios = Vec::new();
+    for (name, runs) in runs() {
+        for (number, run) in runs.iter().enumerate() {
+            let others: Vec<&Run> = runs
+                .iter()
+                .enumerate()
+                .filter_map(|(other, run)| (other != number).then_some(run))
+                .collect();
+            for mode in [Mode::Static, Mode::Elastic] {
+                let outcome = follow(run, &others, mode);
+                assert!(
+                    outcome.slack > 0,
+                    "{name} {number} {mode}: {}",
+                    outcome.slack
+                );
+                if mode == Mode::Elastic {
+                    ratios.push((name, outcome.granted / outcome.used));
+                }
+            }
+        }
+    }
+    let mean = |of: &str| {
+        let ratios: Vec<f64> = ratios.iter().filter(|r| r.0 == of).map(|r| r.1).collect();
+        ratios.iter().sum::<f64>() / ratios.len() as f64
+    };
+    for (name, most) in [
+        ("dna-1MB", 1.25),
+        ("scale-9MP", 1.4),
+        ("stages", 2.0),
+        ("video-wm-720p-1s", 1.25),
+    ] {
+        assert!(
+            mean(name) < most && mean(name) > 1.0,
+            "{name}: {}",
+            mean(name)
+        );
+    }
+}

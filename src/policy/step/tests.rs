@@ -1,0 +1,339 @@
+use std::time::Duration;
+
+use super::*;
+use crate::model::plan::{Clock, Forecast};
+use crate::model::profile::Hull;
+
+const MIB: u64 = 1 << 20;
+
+fn mib(n: u64) -> Bytes {
+    Bytes::new(n * MIB)
+}
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+pub(super) fn margins() -> Margins {
+    Margins {
+        pad: mib(8),
+        lead: ms(20),
+        settle: ms(50),
+        hold: Duration::from_secs(10),
+        keep_alive: true,
+    }
+}
+
+/// Elastic below 512 MiB, for a function that used 100 MiB for a second.
+fn plan(mode: Mode) -> Plan {
+    let most = mib(100);
+    Plan {
+        mode,
+        ceiling: Some(mib(512)),
+        grant: None,
+        floor: Bytes::ZERO,
+        largest: Some(largest_of(most, &margins())),
+        class: None,
+        margins: margins(),
+        forecast: Some(Forecast {
+            clock: Clock::Wall,
+            trusted: true,
+            hull: Hull {
+                bins: vec![most; 50],
+                ..Hull::default()
+            },
+            most,
+            bins: None,
+            classes: [("large", 100), ("small", 20)]
+                .map(|(name, most)| (name.parse().unwrap(), mib(most)))
+                .into(),
+        }),
+        reasons: Vec::new(),
+    }
+}
+
+struct Container {
+    guard: Guard,
+    at: u64,
+    look: Look,
+}
+
+impl Container {
+    fn new(plan: &Plan) -> Self {
+        let declared = plan.ceiling.map_or(MemoryLimit::None, limit_of);
+        Self {
+            guard: Guard::new(plan, declared, 0),
+            at: 0,
+            look: Look::default(),
+        }
+    }
+
+    /// Looks every 2 ms for so long, and returns the last step that says anything.
+    fn uses(&mut self, usage: u64, millis: u64) -> Step {
+        let mut last = Step::default();
+        for _ in 0..millis / 2 {
+            self.at += 2;
+            self.look.at = ms(self.at);
+            self.look.usage = mib(usage);
+            let step = self.guard.look(&self.look);
+            if step != Step::default() {
+                last = step;
+            }
+            self.look.limit = None;
+        }
+        last
+    }
+
+    fn grant(&self) -> Option<u64> {
+        self.guard.grant().map(Bytes::mib_up)
+    }
+}
+
+#[test]
+fn a_grant_keeps_its_distance() {
+    let mut container = Container::new(&plan(Mode::Elastic));
+    container.uses(10, 2);
+    assert_eq!(container.grant(), Some(18));
+    // It rises at once, and more where it grows fast: 5 MiB in 2 ms are 10 in the 4 ms of a reaction.
+    container.uses(15, 2);
+    assert_eq!(container.grant(), Some(25));
+    // It falls once less has been enough for a while, which begins when the growth is forgotten.
+    container.uses(15, 90);
+    assert_eq!(container.grant(), Some(25));
+    container.uses(15, 40);
+    assert_eq!(container.grant(), Some(23));
+    // Within what is known it is never above the static grant.
+    container.uses(99, 2);
+    assert_eq!(container.grant(), Some(108));
+}
+
+#[test]
+fn a_static_grant_stays() {
+    let mut container = Container::new(&plan(Mode::Static));
+    container.uses(10, 2);
+    assert_eq!(container.grant(), Some(108));
+    container.uses(99, 50);
+    container.uses(5, 500);
+    assert_eq!(container.grant(), Some(108));
+}
+
+#[test]
+fn a_replayed_grant_follows_the_hull_and_the_guard() {
+    let mut plan = plan(Mode::Replay);
+    let forecast = plan.forecast.as_mut().unwrap();
+    // 10 MiB for 200 ms, then 100.
+    for bin in forecast.hull.bins.iter_mut().take(10) {
+        *bin = mib(10);
+    }
+    let mut container = Container::new(&plan);
+    container.uses(5, 150);
+    assert_eq!(container.grant(), Some(13));
+    // Ahead of need.
+    container.uses(5, 34);
+    assert!(container.grant() > Some(100), "{:?}", container.grant());
+    // The guard is beneath: growth before its time is granted.
+    let mut early = Container::new(&plan);
+    early.uses(5, 20);
+    early.uses(9, 2);
+    early.uses(14, 2);
+    assert_eq!(early.grant(), Some(24));
+    // A hull that is not trusted is not replayed.
+    plan.forecast.as_mut().unwrap().trusted = false;
+    let mut container = Container::new(&plan);
+    container.uses(5, 150);
+    assert_eq!(container.grant(), Some(108));
+}
+
+/// I10: nobody comes near a limit that could have been higher.
+#[test]
+fn i10_what_leaves_the_known_gets_the_ceiling() {
+    for mode in [Mode::Static, Mode::Replay, Mode::Elastic] {
+        let mut container = Container::new(&plan(mode));
+        container.uses(95, 20);
+        let step = container.uses(101, 2);
+        let note = Note::Outside {
+            usage: mib(101),
+            most: mib(100),
+        };
+        assert_eq!((step.grant, step.note), (Some(None), Some(note)), "{mode}");
+        // It is followed from above once it stands still, and told once.
+        let step = container.uses(101, 200);
+        assert_eq!((container.grant(), step.note), (Some(127), None), "{mode}");
+        assert_eq!(container.uses(110, 2).grant, Some(None), "{mode}");
+    }
+}
+
+#[test]
+fn i10_a_container_near_its_limit_gets_the_ceiling() {
+    let mut container = Container::new(&plan(Mode::Elastic));
+    container.uses(50, 100);
+    assert_eq!(container.grant(), Some(58));
+    // Or what is known to be enough, where that is not near.
+    assert_eq!(container.uses(57, 2).grant, Some(Some(mib(108))));
+    container.guard.largest = mib(90);
+    container.uses(81, 200);
+    assert_eq!(container.grant(), Some(90));
+    assert_eq!(container.uses(89, 2).grant, Some(None));
+}
+
+/// I2.
+#[test]
+fn i2_no_grant_is_above_the_ceiling_or_below_the_floor() {
+    let mut plan = plan(Mode::Elastic);
+    plan.ceiling = Some(mib(60));
+    plan.floor = mib(40);
+    let mut container = Container::new(&plan);
+    container.uses(5, 100);
+    assert_eq!(container.grant(), Some(40));
+    for usage in 5..60 {
+        container.uses(usage, 2);
+        assert!(
+            container
+                .grant()
+                .is_none_or(|grant| (40..60).contains(&grant))
+        );
+    }
+    assert_eq!(container.grant(), None);
+    container.uses(10, 200);
+    assert_eq!(container.grant(), Some(40));
+}
+
+#[test]
+fn an_idle_container_is_shrunk_and_raised_at_the_first_activity() {
+    let mut container = Container::new(&plan(Mode::Replay));
+    container.uses(80, 1000);
+    container.look.idle = true;
+    container.look.file = Some(mib(20));
+    container.uses(30, 500);
+    assert_eq!(container.grant(), Some(38));
+    let step = container.uses(30, 600);
+    assert_eq!(step.drop_cache, Some(mib(20)));
+    // Once.
+    assert_eq!(container.uses(30, 2000).drop_cache, None);
+    container.look.idle = false;
+    container.uses(30, 2);
+    assert_eq!(container.grant(), Some(108));
+    // Unless that is not wanted.
+    let mut plan = plan(Mode::Static);
+    plan.margins.keep_alive = false;
+    let mut container = Container::new(&plan);
+    container.look.idle = true;
+    assert_eq!(container.uses(30, 2000).drop_cache, None);
+    assert_eq!(container.grant(), Some(108));
+}
+
+#[test]
+fn a_request_has_what_its_class_needs_before_it_begins() {
+    let mut container = Container::new(&plan(Mode::Elastic));
+    container.look.idle = true;
+    container.uses(10, 500);
+    assert_eq!(container.grant(), Some(18));
+    let small = "small".parse().unwrap();
+    let granted = container.guard.begin(ms(500), Some(&small), None);
+    assert_eq!(granted, Some(Some(mib(28))));
+    container.guard.end(ms(502));
+    // Nobody has to wait for rest to show.
+    container.look.idle = false;
+    container.at = 502;
+    container.uses(10, 100);
+    assert_eq!(container.grant(), Some(18));
+    // Without a class it may be any.
+    let granted = container.guard.begin(ms(700), None, None);
+    assert_eq!(granted, Some(Some(mib(108))));
+}
+
+/// I4.
+#[test]
+fn i4_a_limit_that_somebody_else_wrote_is_left_alone() {
+    let mut container = Container::new(&plan(Mode::Elastic));
+    container.uses(10, 100);
+    container.look.limit = Some(limit_of(mib(300)));
+    let step = container.uses(10, 2);
+    let found = limit_of(mib(300));
+    assert_eq!(step.note, Some(Note::Foreign { found }));
+    assert_eq!(step.grant, None);
+    assert_eq!(container.uses(50, 9_000), Step::default());
+    // Still theirs after a while.
+    container.at += 2_000;
+    container.look.limit = Some(found);
+    assert_eq!(container.uses(50, 2), Step::default());
+    // Reset to what was declared, as systemd does when it reloads: applied again after one hold.
+    container.at += 11_000;
+    container.look.limit = Some(limit_of(mib(512)));
+    let step = container.uses(50, 2);
+    assert_eq!(step.note, Some(Note::Restored));
+    assert_eq!(step.grant, Some(Some(mib(58))));
+    // What it wrote itself is its own.
+    container.look.limit = Some(limit_of(mib(58)));
+    assert_eq!(container.uses(50, 2).note, None);
+}
+
+#[test]
+fn a_limit_that_was_met_is_raised_for_longer_each_time() {
+    let mut container = Container::new(&plan(Mode::Elastic));
+    container.uses(10, 100);
+    container.look.met = 3;
+    let step = container.uses(10, 2);
+    let grant = mib(18);
+    assert_eq!(step.note, Some(Note::Met { times: 3, grant }));
+    assert_eq!(step.grant, Some(None));
+    container.uses(10, 9_900);
+    assert_eq!(container.grant(), None);
+    container.uses(10, 300);
+    assert_eq!(container.grant(), Some(26));
+    container.look.met = 4;
+    container.uses(10, 19_000);
+    assert_eq!(container.grant(), None);
+}
+
+#[test]
+fn a_hold_grants_the_ceiling_until_all_let_go() {
+    let mut container = Container::new(&plan(Mode::Elastic));
+    container.uses(10, 100);
+    assert_eq!(container.guard.hold(), Some(None));
+    assert_eq!(container.guard.hold(), None);
+    // An Update meanwhile is none of our business.
+    container.look.limit = Some(limit_of(mib(200)));
+    assert_eq!(container.uses(10, 1_000), Step::default());
+    let (at, declared) = (ms(container.at), limit_of(mib(200)));
+    container.guard.release(at, Some(mib(200)), declared);
+    assert_eq!(container.uses(10, 500), Step::default());
+    container
+        .guard
+        .release(at + ms(500), Some(mib(200)), declared);
+    container.uses(10, 800);
+    assert_eq!(container.grant(), None);
+    container.uses(10, 400);
+    assert_eq!(container.grant(), Some(18));
+    container.uses(250, 2);
+    assert_eq!(
+        (container.grant(), container.guard.ceiling()),
+        (None, Some(mib(200)))
+    );
+}
+
+#[test]
+fn without_a_ceiling_no_limit_is_the_ceiling() {
+    let mut plan = plan(Mode::Elastic);
+    plan.ceiling = None;
+    let mut container = Container::new(&plan);
+    container.uses(10, 20);
+    assert_eq!(container.grant(), Some(18));
+    container.uses(150, 2);
+    assert_eq!(container.grant(), None);
+}
+
+/// I6.
+#[test]
+fn i6_the_same_looks_give_the_same_grants() {
+    let run = || {
+        let mut container = Container::new(&plan(Mode::Elastic));
+        (0..100u64)
+            .map(|n| {
+                container.uses(n * n % 97, 6);
+                container.grant()
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(run(), run());
+}
