@@ -5,7 +5,6 @@
 
 mod args;
 mod cost;
-mod duration;
 mod log;
 mod output;
 mod picture;
@@ -134,12 +133,21 @@ fn parse(program: &str) -> Result<Args, ExitCode> {
 }
 
 /// A container starts with its monitor or without.
-fn leave_monitor(container: &runtime::Container, root: &Path, config: Option<&Path>) {
-    let off = container.state.annotations.get(MODE);
-    if container.status() != runtime::Status::Created || off.is_some_and(|mode| mode == "off") {
+fn leave_monitor(
+    container: &runtime::Container,
+    root: &Path,
+    config: &Config,
+    file: Option<&Path>,
+) {
+    // The monitor finds out about single functions.
+    let all_off = config.memory_mode.value == Mode::Off && config.functions.is_empty();
+    let annotation = container.state.annotations.get(MODE);
+    let own_off =
+        annotation.is_some_and(|mode| mode.trim() == Mode::Off.as_str()) && config.trusts(MODE);
+    if all_off || own_off || container.status() != runtime::Status::Created {
         return;
     }
-    if let Err(reason) = monitor::leave(root, &container.state.id, config) {
+    if let Err(reason) = monitor::leave(root, &container.state.id, file) {
         tracing::warn!(reason, "no trace of this container");
     }
 }
@@ -205,8 +213,8 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
         Verb::Start(verb) => {
             let container = load(&verb.id)?;
             let is_ours = !args.observed && nix::unistd::geteuid().is_root();
-            if is_ours && config.memory_mode.value != Mode::Off {
-                leave_monitor(&container, &root, args.config.as_deref());
+            if is_ours {
+                leave_monitor(&container, &root, config, args.config.as_deref());
             }
             runtime::start(&container)?;
         }
@@ -267,6 +275,7 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
             trace::Surroundings {
                 folder: config.profile_folder.value.clone(),
                 keep_traces: config.keep_traces.value,
+                trusted: config.trusted(),
                 root,
                 systemd_cgroup: systemd,
                 config: args.config,

@@ -1,19 +1,24 @@
 //! The configuration of a host: `/etc/elastic-mem/config.toml` and `config.d/*.toml` beside it.
 //!
-//! Later files win, key by key. Every value remembers where it comes from. An unknown key is an error with
-//! the nearest known name. A verb that handles containers goes on with the defaults when the configuration
+//! Later files win, key by key. Every value remembers where it comes from. Tables `[functions.NAME]` hold settings of
+//! single functions. An unknown key is an error with the nearest known name. A verb that handles containers goes on with the defaults when the configuration
 //! cannot be used, and warns: a mistake in a file must not stop a host's containers.
 
+mod functions;
 pub(crate) mod nearest;
 mod schema;
+mod values;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use functions::FUNCTIONS;
+pub use functions::{FUNCTION_OPTIONS, FunctionTable};
 pub use schema::{Config, LogFormat, LogLevel, OPTIONS, OptionInfo, SystemdCgroup};
 use toml::Value;
 
+use crate::model::FunctionKey;
 pub use crate::model::{Mode, Origin, Setting};
 
 /// Where the configuration is looked for.
@@ -89,65 +94,174 @@ impl Config {
     /// # Errors
     /// The first [`ConfigError`]; nothing is half loaded.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let mut config = Self::default();
-        if let Some(table) = read(path)? {
-            config.merge(path, "", &table)?;
+        let read = Reading::of(path);
+        match read.errors.into_iter().next() {
+            Some(err) => Err(err),
+            None => Ok(read.config),
         }
-        let folder = path.with_file_name("config.d");
-        let mut files: Vec<PathBuf> = fs::read_dir(&folder)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path())
-            .filter(|path| path.extension().is_some_and(|ext| ext == "toml"))
-            .collect();
-        files.sort();
-        for file in files {
-            if let Some(table) = read(&file)? {
-                config.merge(&file, "", &table)?;
-            }
+    }
+}
+
+/// What a configuration holds, with all its mistakes.
+#[derive(Debug)]
+pub struct Reading {
+    /// What could be used. Not to be used if there are errors.
+    pub config: Config,
+    /// The files that are there, in the order in which they count.
+    pub files: Vec<PathBuf>,
+    /// How many values they set.
+    pub values: usize,
+    /// What is wrong.
+    pub errors: Vec<ConfigError>,
+}
+
+impl Reading {
+    /// Reads `path` and the files of the folder `config.d` beside it, by name. Files that do not exist are empty.
+    pub fn of(path: &Path) -> Self {
+        let mut all = Self {
+            config: Config::default(),
+            files: Vec::new(),
+            values: 0,
+            errors: Vec::new(),
+        };
+        all.file(path);
+        match dropped_in(&path.with_file_name("config.d")) {
+            Ok(files) => files.iter().for_each(|file| all.file(file)),
+            Err(err) => all.errors.push(err),
         }
-        Ok(config)
+        all
     }
 
-    fn merge(&mut self, path: &Path, prefix: &str, table: &toml::Table) -> Result<(), ConfigError> {
+    fn file(&mut self, path: &Path) {
+        match read(path) {
+            Ok(None) => {}
+            Ok(Some(table)) => {
+                self.files.push(path.to_path_buf());
+                self.merge(path, "", &table);
+            }
+            Err(err) => {
+                self.files.push(path.to_path_buf());
+                self.errors.push(err);
+            }
+        }
+    }
+
+    fn merge(&mut self, path: &Path, prefix: &str, table: &toml::Table) {
         for (name, value) in table {
-            let key = if prefix.is_empty() {
-                name.clone()
-            } else {
-                format!("{prefix}.{name}")
-            };
-            let is_table = OPTIONS
-                .iter()
-                .any(|option| option.key.starts_with(&format!("{key}.")));
+            let key = join(prefix, name);
+            let is_table = key == FUNCTIONS
+                || OPTIONS
+                    .iter()
+                    .any(|option| option.key.starts_with(&format!("{key}.")));
             match value {
-                Value::Table(inner) if is_table => self.merge(path, &key, inner)?,
-                value => self.set(path, key, value)?,
+                Value::Table(tables) if key == FUNCTIONS => self.functions(path, tables),
+                Value::Table(inner) if is_table => self.merge(path, &key, inner),
+                value if is_table => self.errors.push(not_a_table(path, key, value)),
+                value => {
+                    let origin = Origin::File(path.to_path_buf());
+                    let done = schema::set(&mut self.config, &key, value, origin);
+                    let known = OPTIONS.iter().map(|option| option.key);
+                    let nearest = nearest::nearest(&key, known.chain([FUNCTIONS]));
+                    let nearest = nearest.map(str::to_owned);
+                    self.count(path, key, value, done, nearest);
+                }
             }
         }
-        Ok(())
     }
 
-    fn set(&mut self, path: &Path, key: String, value: &Value) -> Result<(), ConfigError> {
-        let origin = Origin::File(path.to_path_buf());
-        match schema::set(self, &key, value, origin) {
-            Ok(()) => Ok(()),
-            Err(schema::Refusal::UnknownKey) => {
-                let known = OPTIONS.iter().map(|option| option.key);
-                Err(ConfigError::UnknownKey {
+    fn functions(&mut self, path: &Path, tables: &toml::Table) {
+        for (name, table) in tables {
+            let prefix = format!("{FUNCTIONS}.{name:?}");
+            if name.parse::<FunctionKey>().is_err() {
+                self.errors.push(ConfigError::InvalidValue {
                     path: path.to_path_buf(),
-                    nearest: nearest::nearest(&key, known).map(str::to_owned),
-                    key,
-                })
+                    key: FUNCTIONS.to_owned(),
+                    value: format!("{name:?}"),
+                    wanted: "the name of a function or a pattern of such names",
+                });
+                continue;
             }
-            Err(schema::Refusal::InvalidValue(wanted)) => Err(ConfigError::InvalidValue {
-                path: path.to_path_buf(),
-                key,
-                value: value.to_string(),
-                wanted,
-            }),
+            let Some(keys) = table.as_table() else {
+                self.errors.push(not_a_table(path, prefix, table));
+                continue;
+            };
+            for (key, value) in keys {
+                let origin = Origin::Function {
+                    file: path.to_path_buf(),
+                    table: name.clone(),
+                };
+                let into = self.config.functions.entry(name.clone()).or_default();
+                let done = into.set(key, value, origin);
+                let known = FUNCTION_OPTIONS.iter().map(|option| option.key);
+                let nearest = nearest::nearest(key, known).map(|key| join(&prefix, key));
+                self.count(path, join(&prefix, key), value, done, nearest);
+            }
         }
     }
+
+    /// Counts a value, or adds what is wrong with it.
+    fn count(
+        &mut self,
+        path: &Path,
+        key: String,
+        value: &Value,
+        done: Result<(), schema::Refusal>,
+        nearest: Option<String>,
+    ) {
+        let path = path.to_path_buf();
+        match done {
+            Ok(()) => self.values += 1,
+            Err(schema::Refusal::UnknownKey) => {
+                self.errors
+                    .push(ConfigError::UnknownKey { path, key, nearest });
+            }
+            Err(schema::Refusal::InvalidValue(wanted)) => {
+                self.errors.push(ConfigError::InvalidValue {
+                    path,
+                    key,
+                    value: value.to_string(),
+                    wanted,
+                });
+            }
+        }
+    }
+}
+
+fn join(prefix: &str, name: &str) -> String {
+    match prefix {
+        "" => name.to_owned(),
+        prefix => format!("{prefix}.{name}"),
+    }
+}
+
+fn not_a_table(path: &Path, key: String, value: &Value) -> ConfigError {
+    ConfigError::InvalidValue {
+        path: path.to_path_buf(),
+        key,
+        value: value.to_string(),
+        wanted: "a table",
+    }
+}
+
+/// The files of a folder that count, by name.
+fn dropped_in(folder: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+    let io = |source| ConfigError::Io {
+        path: folder.to_path_buf(),
+        source,
+    };
+    let entries = match fs::read_dir(folder) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(io)?,
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(io)?.path();
+        if path.extension().is_some_and(|ext| ext == "toml") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 fn read(path: &Path) -> Result<Option<toml::Table>, ConfigError> {
@@ -236,6 +350,89 @@ mod tests {
                 .to_string();
             assert!(text.contains("a number from 0 to 10000"), "{text}");
         }
+    }
+
+    #[test]
+    fn memory_takes_all_modes_and_is_elastic_by_default() {
+        let default = Config::default();
+        assert_eq!(default.memory_mode, Setting::default(Mode::Elastic));
+        for mode in Mode::ALL {
+            let text = format!("memory.mode = \"{mode}\"\n");
+            let config = load(&[("config.toml", &text)]).unwrap();
+            assert_eq!(config.memory_mode.value, mode);
+            assert_ne!(config.memory_mode.origin, Origin::Default);
+        }
+        let text = load(&[("config.toml", "memory.mode = \"On\"\n")])
+            .unwrap_err()
+            .to_string();
+        assert!(text.contains("\"off\", \"observe\", \"static\""), "{text}");
+    }
+
+    #[test]
+    fn every_option_of_memory_reaches_its_field() {
+        let config = load(&[(
+            "config.toml",
+            "[memory]\nstep = \"64MiB\"\npad = \"9m\"\nlead = \"21ms\"\nsettle = \"1s\"\nhold = \"1m\"\n\
+             keep-alive = false\npriority = \"realtime\"\nannotations = [\"mode\"]\nenvironment = [\"F\"]\n\
+             socket = true\n",
+        )])
+        .unwrap();
+        let texts: Vec<_> = config
+            .settings()
+            .into_iter()
+            .filter(|(_, _, origin)| **origin != Origin::Default)
+            .map(|(info, value, _)| format!("{}={value}", info.key))
+            .collect();
+        assert_eq!(
+            texts,
+            [
+                "memory.step=64MiB",
+                "memory.pad=9MiB",
+                "memory.lead=21ms",
+                "memory.settle=1s",
+                "memory.hold=60s",
+                "memory.keep-alive=false",
+                "memory.priority=realtime",
+                "memory.annotations=mode",
+                "memory.environment=F",
+                "memory.socket=true",
+            ]
+        );
+        assert!(config.trusts("elastic-mem.io/mode") && !config.trusts("elastic-mem.io/class"));
+        assert_eq!(config.trusted().environment, ["F"]);
+    }
+
+    #[test]
+    fn nothing_is_half_loaded_and_all_mistakes_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.toml");
+        fs::write(
+            &file,
+            "log = 5\n[memory]\npad = \"8m\"\nstep = 0\nhodl = 1\n",
+        )
+        .unwrap();
+        let read = Reading::of(&file);
+        let texts: Vec<_> = read.errors.iter().map(ToString::to_string).collect();
+        assert_eq!(texts.len(), 3, "{texts:?}");
+        assert!(texts[0].contains("log: 5 is not a table"), "{texts:?}");
+        assert!(
+            texts[1].contains("memory.step: 0 is not a size from"),
+            "{texts:?}"
+        );
+        assert!(
+            texts[2].contains("did you mean \"memory.hold\"?"),
+            "{texts:?}"
+        );
+        assert_eq!((read.files.len(), read.values), (1, 1));
+        assert_eq!(Config::load(&file).unwrap_err().to_string(), texts[0]);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_read_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("config.d"), "").unwrap();
+        let err = Config::load(&dir.path().join("config.toml")).unwrap_err();
+        assert!(err.to_string().contains("config.d"), "{err}");
     }
 
     #[test]

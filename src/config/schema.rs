@@ -1,10 +1,15 @@
 //! Every option with its default, its meaning and its range: the one table from which the documents come.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use toml::Value;
 
-use super::{Mode, Origin, Setting};
+use super::functions::FunctionTable;
+use super::{Mode, Origin, Setting, values};
+use crate::model::{Bytes, Priority, duration};
+use crate::policy::identity::{PREFIX, Trusted};
 
 /// An option as documents and `elastic-mem config` show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,8 +22,8 @@ pub struct OptionInfo {
     pub meaning: &'static str,
 }
 
-/// All options.
-pub const OPTIONS: [OptionInfo; 7] = [
+/// All options but those of single functions, which are [`FUNCTION_OPTIONS`](super::FUNCTION_OPTIONS).
+pub const OPTIONS: [OptionInfo; 17] = [
     OptionInfo {
         key: "runtime.root",
         values: "an absolute path",
@@ -42,9 +47,63 @@ pub const OPTIONS: [OptionInfo; 7] = [
     },
     OptionInfo {
         key: "memory.mode",
-        values: "\"off\" or \"observe\"",
-        meaning: "What is done with the memory of containers below containerd. off: nothing. observe: it is \
-                  sampled, and nothing is changed. The annotation elastic-mem.io/mode may choose off.",
+        values: values::MODE,
+        meaning: "What is done with the memory of containers. off: nothing. observe: it is sampled, and nothing is \
+                  changed. static: the grant is the largest need of the input class. replay: it follows the hull \
+                  of earlier runs. elastic: it follows what the container uses, and rises ahead of what earlier runs \
+                  needed. On cgroup v1 a mode that grants has to be chosen; the default there is observe.",
+    },
+    OptionInfo {
+        key: "memory.step",
+        values: values::STEP,
+        meaning: "Grants of mode static are multiples of it.",
+    },
+    OptionInfo {
+        key: "memory.pad",
+        values: values::LARGE_SIZE,
+        meaning: "Least distance between usage and grant.",
+    },
+    OptionInfo {
+        key: "memory.lead",
+        values: values::LEAD,
+        meaning: "How far ahead a forecast is looked at: a grant rises so long before it is needed.",
+    },
+    OptionInfo {
+        key: "memory.settle",
+        values: values::SETTLE,
+        meaning: "How long usage must not have grown before a grant is lowered.",
+    },
+    OptionInfo {
+        key: "memory.hold",
+        values: values::HOLD,
+        meaning: "How long a container is left alone after its limit was met or written by somebody else.",
+    },
+    OptionInfo {
+        key: "memory.keep-alive",
+        values: values::SWITCH,
+        meaning: "Whether functions are shrunk while they are idle.",
+    },
+    OptionInfo {
+        key: "memory.priority",
+        values: "\"normal\" or \"realtime\"",
+        meaning: "How urgent the sampler's thread is. normal: nice -10. realtime: SCHED_FIFO where that is granted.",
+    },
+    OptionInfo {
+        key: "memory.annotations",
+        values: "a list of \"function\", \"class\", \"input-bytes\", \"mode\", \"slo-ms\", \"ceiling\", \"floor\", \
+                 \"local-ratio\" and \"placement\"",
+        meaning: "The annotations elastic-mem.io/* that containers may use. They only tighten.",
+    },
+    OptionInfo {
+        key: "memory.environment",
+        values: "a list of names of variables",
+        meaning: "The environment variables of a container that may name its function; the first one that is there \
+                  counts.",
+    },
+    OptionInfo {
+        key: "memory.socket",
+        values: values::SWITCH,
+        meaning: "Whether a control socket is mounted into containers, by which a function says when a request begins.",
     },
     OptionInfo {
         key: "profile.folder",
@@ -104,28 +163,68 @@ pub struct Config {
     pub log_format: Setting<LogFormat>,
     /// `memory.mode`.
     pub memory_mode: Setting<Mode>,
+    /// `memory.step`.
+    pub memory_step: Setting<Bytes>,
+    /// `memory.pad`.
+    pub memory_pad: Setting<Bytes>,
+    /// `memory.lead`.
+    pub memory_lead: Setting<Duration>,
+    /// `memory.settle`.
+    pub memory_settle: Setting<Duration>,
+    /// `memory.hold`.
+    pub memory_hold: Setting<Duration>,
+    /// `memory.keep-alive`.
+    pub memory_keep_alive: Setting<bool>,
+    /// `memory.priority`.
+    pub memory_priority: Setting<Priority>,
+    /// `memory.annotations`, without `elastic-mem.io/`.
+    pub memory_annotations: Setting<Vec<String>>,
+    /// `memory.environment`.
+    pub memory_environment: Setting<Vec<String>>,
+    /// `memory.socket`.
+    pub memory_socket: Setting<bool>,
     /// `profile.folder`.
     pub profile_folder: Setting<PathBuf>,
     /// `profile.keep-traces`.
     pub keep_traces: Setting<u32>,
+    /// The tables `[functions.NAME]`, by NAME.
+    pub functions: BTreeMap<String, FunctionTable>,
 }
 
 /// State folder of containers that no engine gave a `--root` for. Containerd namespaces cannot have this name.
 const DEFAULT_ROOT: &str = "/run/elastic-mem/.oci";
+
+/// `memory.step`: fine enough to waste little, and whole megabytes for those who pay by them.
+const DEFAULT_STEP: Bytes = Bytes::new(1 << 20);
+
+/// `memory.pad`: what small functions may be granted beyond their use.
+const DEFAULT_PAD: Bytes = Bytes::new(8 << 20);
 
 /// Where traces and profiles lie.
 const DEFAULT_PROFILES: &str = "/var/lib/elastic-mem";
 
 impl Default for Config {
     fn default() -> Self {
+        let trusted = Trusted::default();
         Self {
             root: Setting::default(default_root()),
             systemd_cgroup: Setting::default(SystemdCgroup::Auto),
             log_level: Setting::default(LogLevel::Info),
             log_format: Setting::default(LogFormat::Text),
-            memory_mode: Setting::default(Mode::Observe),
+            memory_mode: Setting::default(Mode::Elastic),
+            memory_step: Setting::default(DEFAULT_STEP),
+            memory_pad: Setting::default(DEFAULT_PAD),
+            memory_lead: Setting::default(Duration::from_millis(20)),
+            memory_settle: Setting::default(Duration::from_millis(100)),
+            memory_hold: Setting::default(Duration::from_secs(10)),
+            memory_keep_alive: Setting::default(true),
+            memory_priority: Setting::default(Priority::Normal),
+            memory_annotations: Setting::default(trusted.annotations),
+            memory_environment: Setting::default(trusted.environment),
+            memory_socket: Setting::default(false),
             profile_folder: Setting::default(PathBuf::from(DEFAULT_PROFILES)),
             keep_traces: Setting::default(20),
+            functions: BTreeMap::new(),
         }
     }
 }
@@ -140,6 +239,21 @@ fn default_root() -> PathBuf {
 }
 
 impl Config {
+    /// What counts of that which containers say of themselves.
+    pub fn trusted(&self) -> Trusted {
+        Trusted {
+            annotations: self.memory_annotations.value.clone(),
+            environment: self.memory_environment.value.clone(),
+        }
+    }
+
+    /// Whether containers may use an annotation of ours.
+    pub fn trusts(&self, annotation: &str) -> bool {
+        let key = annotation.strip_prefix(PREFIX);
+        let allowed = &self.memory_annotations.value;
+        key.is_some_and(|key| allowed.iter().any(|allowed| allowed == key))
+    }
+
     /// Every option with its value as text and its origin, in the order of [`OPTIONS`].
     pub fn settings(&self) -> Vec<(OptionInfo, String, &Origin)> {
         let values = [
@@ -175,6 +289,40 @@ impl Config {
                 self.memory_mode.value.as_str().to_owned(),
                 &self.memory_mode.origin,
             ),
+            (self.memory_step.value.to_text(), &self.memory_step.origin),
+            (self.memory_pad.value.to_text(), &self.memory_pad.origin),
+            (
+                duration::text(self.memory_lead.value),
+                &self.memory_lead.origin,
+            ),
+            (
+                duration::text(self.memory_settle.value),
+                &self.memory_settle.origin,
+            ),
+            (
+                duration::text(self.memory_hold.value),
+                &self.memory_hold.origin,
+            ),
+            (
+                self.memory_keep_alive.value.to_string(),
+                &self.memory_keep_alive.origin,
+            ),
+            (
+                self.memory_priority.value.as_str().to_owned(),
+                &self.memory_priority.origin,
+            ),
+            (
+                values::list(&self.memory_annotations.value),
+                &self.memory_annotations.origin,
+            ),
+            (
+                values::list(&self.memory_environment.value),
+                &self.memory_environment.origin,
+            ),
+            (
+                self.memory_socket.value.to_string(),
+                &self.memory_socket.origin,
+            ),
             (
                 self.profile_folder.value.display().to_string(),
                 &self.profile_folder.origin,
@@ -207,7 +355,7 @@ pub(super) fn set(
     let wrong = Refusal::InvalidValue(info.values);
     match key {
         "runtime.root" => {
-            let value = absolute(value).ok_or(wrong)?;
+            let value = values::path(value).ok_or(wrong)?;
             config.root = Setting { value, origin };
         }
         "runtime.systemd-cgroup" => {
@@ -238,15 +386,51 @@ pub(super) fn set(
             config.log_format = Setting { value, origin };
         }
         "memory.mode" => {
-            let value = match value.as_str() {
-                Some("off") => Mode::Off,
-                Some("observe") => Mode::Observe,
-                _ => return Err(wrong),
-            };
+            let value = values::mode(value).ok_or(wrong)?;
             config.memory_mode = Setting { value, origin };
         }
+        "memory.step" => {
+            let value = values::step(value).ok_or(wrong)?;
+            config.memory_step = Setting { value, origin };
+        }
+        "memory.pad" => {
+            let value = values::large_size(value).ok_or(wrong)?;
+            config.memory_pad = Setting { value, origin };
+        }
+        "memory.lead" => {
+            let value = values::lead(value).ok_or(wrong)?;
+            config.memory_lead = Setting { value, origin };
+        }
+        "memory.settle" => {
+            let value = values::settle(value).ok_or(wrong)?;
+            config.memory_settle = Setting { value, origin };
+        }
+        "memory.hold" => {
+            let value = values::hold(value).ok_or(wrong)?;
+            config.memory_hold = Setting { value, origin };
+        }
+        "memory.keep-alive" => {
+            let value = value.as_bool().ok_or(wrong)?;
+            config.memory_keep_alive = Setting { value, origin };
+        }
+        "memory.priority" => {
+            let value = values::priority(value).ok_or(wrong)?;
+            config.memory_priority = Setting { value, origin };
+        }
+        "memory.annotations" => {
+            let value = values::annotations(value).ok_or(wrong)?;
+            config.memory_annotations = Setting { value, origin };
+        }
+        "memory.environment" => {
+            let value = values::variables(value).ok_or(wrong)?;
+            config.memory_environment = Setting { value, origin };
+        }
+        "memory.socket" => {
+            let value = value.as_bool().ok_or(wrong)?;
+            config.memory_socket = Setting { value, origin };
+        }
         "profile.folder" => {
-            let value = absolute(value).ok_or(wrong)?;
+            let value = values::path(value).ok_or(wrong)?;
             config.profile_folder = Setting { value, origin };
         }
         "profile.keep-traces" => {
@@ -257,9 +441,4 @@ pub(super) fn set(
         _ => return Err(Refusal::UnknownKey),
     }
     Ok(())
-}
-
-fn absolute(value: &Value) -> Option<PathBuf> {
-    let path = value.as_str().map(PathBuf::from)?;
-    path.is_absolute().then_some(path)
 }

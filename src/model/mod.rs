@@ -2,11 +2,13 @@
 //!
 //! No input or output, no clock, no logging.
 
+pub mod duration;
 mod function;
 mod hull;
 mod id;
 mod mode;
 pub mod plan;
+mod priority;
 pub mod profile;
 mod setting;
 mod size;
@@ -16,5 +18,6 @@ pub use function::{ClassName, FunctionKey, InvalidName, RunId};
 pub use hull::Hull;
 pub use id::{ContainerId, InvalidContainerId};
 pub use mode::{InvalidMode, Mode};
+pub use priority::Priority;
 pub use setting::{Origin, Setting};
 pub use size::{Bytes, InvalidLimit, InvalidSize, MemoryLimit, MemoryTime};

@@ -35,6 +35,17 @@ impl Bytes {
         self.0
     }
 
+    /// The text of the number, as it is read back: a whole number of the largest unit that divides it, such as `64MiB`.
+    pub fn to_text(self) -> String {
+        [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)]
+            .into_iter()
+            .find(|(_, shift)| self.0 > 0 && self.0.trailing_zeros() >= *shift)
+            .map_or_else(
+                || self.0.to_string(),
+                |(unit, shift)| format!("{}{unit}", self.0 >> shift),
+            )
+    }
+
     /// The whole number of MiB that holds it.
     pub const fn mib_up(self) -> u64 {
         self.0.div_ceil(MIB)
@@ -219,6 +230,15 @@ mod tests {
         assert_eq!(Bytes::new(772 << 20).to_string(), "772 MB");
         assert_eq!(Bytes::from_mib(u64::MAX), None);
         assert_eq!(Bytes::new(5).round_up(Bytes::ZERO), None);
+    }
+
+    #[test]
+    fn a_text_reads_back_as_the_same_number() {
+        for same in [
+            "0", "1", "4097", "4KiB", "1MiB", "1536KiB", "3GiB", "8191TiB",
+        ] {
+            assert_eq!(same.parse::<Bytes>().unwrap().to_text(), same);
+        }
     }
 
     #[test]

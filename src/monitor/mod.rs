@@ -15,7 +15,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::Value;
 
-use crate::config::Config;
+use crate::config::{Config, Mode};
 use crate::kernel::{children, exe};
 use crate::model::Bytes;
 use crate::model::trace::Context;
@@ -89,7 +89,13 @@ pub fn main(container: &Container, root: &Path, config: &Config) -> Result<(), S
     let init = container
         .init()
         .ok_or_else(|| runtime::RuntimeError::NotRunning.to_string())?;
-    let context = context(container, root, config)?;
+    let Some(context) = context(container, root, config)? else {
+        // Nothing is to be done, and nobody has to wait for it.
+        if let Some(ready) = ready {
+            tell(ready);
+        }
+        return Ok(());
+    };
     let folder = &config.profile_folder.value;
     let sampler = Sampler::start(&folder.join("spool"))?;
     let watched = sampler.watch(container.state.cgroup.clone(), context);
@@ -119,7 +125,8 @@ fn tell(ready: OwnedFd) {
     let _ = File::from(ready).write_all(&[1]);
 }
 
-fn context(container: &Container, root: &Path, config: &Config) -> Result<Context, String> {
+/// What a trace says of the container; nothing if nothing is to be done with its memory.
+fn context(container: &Container, root: &Path, config: &Config) -> Result<Option<Context>, String> {
     let spec = container.config().map_err(|err| chain(&err))?;
     let annotations: HashMap<String, String> =
         container.state.annotations.clone().into_iter().collect();
@@ -127,27 +134,40 @@ fn context(container: &Container, root: &Path, config: &Config) -> Result<Contex
     let namespace = root.file_name().unwrap_or_default().to_string_lossy();
     let environment = texts(&spec, "/process/env");
     let command = texts(&spec, "/process/args");
+    let trusted = config.trusted();
     let facts = Facts {
         namespace: &namespace,
         id: &container.state.id,
         annotations: &annotations,
         environment: &environment,
         command: &command,
+        trusted: &trusted,
     };
+    let (settings, warnings) = config
+        .for_function(&facts.function())
+        .tightened(facts.annotations, &trusted.annotations);
+    for warning in warnings {
+        tracing::warn!(id = facts.id, "{warning}");
+    }
+    if settings.mode.value == Mode::Off {
+        return Ok(None);
+    }
     let host = crate::kernel::host_name();
     let run = new_run(host.as_deref().unwrap_or("host"), facts.id)
         .ok_or_else(|| format!("no run can be named after {:?}", facts.id))?;
     let limit = spec
         .pointer("/linux/resources/memory/limit")
         .and_then(Value::as_u64);
-    Ok(Context {
+    Ok(Some(Context {
         host,
         kernel: crate::kernel::release(),
         cgroup: Some(container.state.cgroup.version.number()),
-        mode: Some(config.memory_mode.value.as_str().to_owned()),
+        class: settings.class.map(|class| class.value),
+        // Limits stay as they are.
+        mode: Some(Mode::Observe.as_str().to_owned()),
         ceiling: limit.filter(|limit| *limit > 0).map(Bytes::new),
         ..facts.context(run)
-    })
+    }))
 }
 
 fn texts(spec: &Value, pointer: &str) -> Vec<String> {

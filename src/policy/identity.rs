@@ -3,14 +3,18 @@
 //! The first of these that is there: annotation `elastic-mem.io/function`; environment variable
 //! `ELASTIC_MEM_FUNCTION`, `K_SERVICE` or `NUCLIO_FUNCTION_NAME`; the container's name in its pod, unless all
 //! pods of that engine have it; the pod's name without what Kubernetes adds; the image; the container's id,
-//! unless it is a random one; the command. Names of engines: docs/configuration.md.
+//! unless it is a random one; the command. Which annotations and variables count is the operator's choice
+//! ([`Trusted`]).
 
 use std::collections::HashMap;
 use std::hash::Hasher;
+use std::str::FromStr;
 
 use crate::model::trace::Context;
 use crate::model::{ClassName, FunctionKey, RunId};
 
+/// What the annotations of this project begin with.
+pub const PREFIX: &str = "elastic-mem.io/";
 /// Annotation with the function's name.
 pub const FUNCTION: &str = "elastic-mem.io/function";
 /// Annotation with the input class.
@@ -19,6 +23,28 @@ pub const CLASS: &str = "elastic-mem.io/class";
 pub const INPUT_BYTES: &str = "elastic-mem.io/input-bytes";
 /// Annotation with the mode.
 pub const MODE: &str = "elastic-mem.io/mode";
+
+/// Annotation with the bound of the latency, in milliseconds.
+pub const SLO: &str = "elastic-mem.io/slo-ms";
+/// Annotation with a lower ceiling.
+pub const CEILING: &str = "elastic-mem.io/ceiling";
+/// Annotation with a higher floor.
+pub const FLOOR: &str = "elastic-mem.io/floor";
+
+/// All keys of annotations, without [`PREFIX`].
+pub const ANNOTATIONS: [&str; 9] = [
+    "function",
+    "class",
+    "input-bytes",
+    "mode",
+    "slo-ms",
+    "ceiling",
+    "floor",
+    "local-ratio",
+    "placement",
+];
+/// Those that count unless the operator says otherwise: they tighten, or name what the container is.
+const TIGHTENING: usize = 7;
 
 /// Arguments of a command that a trace keeps.
 const MOST_ARGUMENTS: usize = 16;
@@ -38,6 +64,25 @@ const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
 /// Containers that every pod of Knative, Nuclio and OpenWhisk has by the same name.
 const GENERIC: [&str; 3] = ["user-container", "nuclio", "user-action"];
 
+/// What counts of that which a container says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trusted {
+    /// Keys of annotations, without [`PREFIX`].
+    pub annotations: Vec<String>,
+    /// Environment variables that may name the function; the first one that is there counts.
+    pub environment: Vec<String>,
+}
+
+impl Default for Trusted {
+    fn default() -> Self {
+        let annotations = ANNOTATIONS.into_iter().take(TIGHTENING);
+        Self {
+            annotations: annotations.map(str::to_owned).collect(),
+            environment: VARIABLES.map(str::to_owned).to_vec(),
+        }
+    }
+}
+
 /// What is known of a container at its creation.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
@@ -51,6 +96,8 @@ pub struct Facts<'a> {
     pub environment: &'a [String],
     /// Command of its init process.
     pub command: &'a [String],
+    /// What counts of annotations and environment.
+    pub trusted: &'a Trusted,
 }
 
 impl Facts<'_> {
@@ -99,9 +146,7 @@ impl Facts<'_> {
 
     /// The size of the input that was given: a whole number.
     pub fn input_bytes(&self) -> Option<f64> {
-        let text = self.annotation(INPUT_BYTES)?;
-        let is_whole = text.bytes().all(|byte| byte.is_ascii_digit());
-        is_whole.then(|| text.parse().ok()).flatten()
+        whole_number(self.annotation(INPUT_BYTES)?)
     }
 
     /// The image, if the engine tells.
@@ -114,9 +159,12 @@ impl Facts<'_> {
         self.annotation(CONTAINER_TYPE) == Some("sandbox")
     }
 
+    /// An annotation that counts: one of an engine always, one of ours if it is trusted.
     fn annotation(&self, key: &str) -> Option<&str> {
+        let counts = |name| self.trusted.annotations.iter().any(|key| key == name);
         self.annotations
             .get(key)
+            .filter(|_| key.strip_prefix(PREFIX).is_none_or(counts))
             .map(|text| text.trim())
             .filter(|text| !text.is_empty())
     }
@@ -131,7 +179,10 @@ impl Facts<'_> {
     fn name(&self) -> String {
         let given = self
             .annotation(FUNCTION)
-            .or_else(|| VARIABLES.iter().find_map(|name| self.variable(name)))
+            .or_else(|| {
+                let variables = &self.trusted.environment;
+                variables.iter().find_map(|name| self.variable(name))
+            })
             .or_else(|| {
                 self.annotation(CONTAINER_NAME)
                     .filter(|name| !GENERIC.contains(name))
@@ -149,6 +200,12 @@ impl Facts<'_> {
             (None, None) => self.id.to_owned(),
         }
     }
+}
+
+/// A number in digits alone.
+pub(super) fn whole_number<T: FromStr>(text: &str) -> Option<T> {
+    let is_whole = text.bytes().all(|byte| byte.is_ascii_digit());
+    is_whole.then(|| text.parse().ok()).flatten()
 }
 
 /// Random ids of Docker and of containerd's CRI plugin.
@@ -193,7 +250,11 @@ fn hash<'a>(texts: impl Iterator<Item = &'a str>) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
+
+    static TRUSTED: LazyLock<Trusted> = LazyLock::new(Trusted::default);
 
     fn facts<'a>(
         id: &'a str,
@@ -207,6 +268,7 @@ mod tests {
             annotations,
             environment,
             command,
+            trusted: &TRUSTED,
         }
     }
 
@@ -243,6 +305,43 @@ mod tests {
         assert_eq!(name(&pod, &[]), "default/thumb");
         let image = map(&[(IMAGE, "host:5000/lib/scale:1@sha256:00")]);
         assert_eq!(name(&image, &[]), "default/host:5000/lib/scale");
+    }
+
+    #[test]
+    fn only_what_is_trusted_counts() {
+        let annotations = map(&[
+            (FUNCTION, "thumb"),
+            (CLASS, "small"),
+            (INPUT_BYTES, "5"),
+            (IMAGE, "scale:1"),
+        ]);
+        let environment = ["K_SERVICE=svc", "F=f", "G=g"].map(str::to_owned);
+        let of = |annotations_trusted: &[&str], variables: &[&str]| {
+            let owned = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
+            let trusted = Trusted {
+                annotations: owned(annotations_trusted),
+                environment: owned(variables),
+            };
+            let facts = Facts {
+                trusted: &trusted,
+                ..facts("x", &annotations, &environment, &[])
+            };
+            let name = facts.function().to_string();
+            let class = facts.class().map(String::from);
+            (name, class, facts.input_bytes())
+        };
+        let small = Some("small".to_owned());
+        assert_eq!(
+            of(&["function", "class", "input-bytes"], &[]),
+            ("default/thumb".to_owned(), small.clone(), Some(5.0))
+        );
+        assert_eq!(
+            of(&["class"], &["K_SERVICE"]),
+            ("default/svc".to_owned(), small, None)
+        );
+        assert_eq!(of(&[], &["NONE", "G", "F"]).0, "default/g");
+        // What engines say of a container always counts.
+        assert_eq!(of(&[], &[]), ("default/scale".to_owned(), None, None));
     }
 
     #[test]

@@ -5,4 +5,5 @@
 
 pub mod identity;
 pub mod learn;
+pub mod settings;
 pub mod step;

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::error::{Result, ShimError};
-use crate::policy::identity::{Facts, MODE};
+use crate::policy::identity::{Facts, Trusted};
 
 /// Annotations by which containers share a shim, the first one present counts.
 const GROUPING: [&str; 2] = [
@@ -86,19 +86,20 @@ impl Bundle {
     }
 
     /// What tells which function it is.
-    pub(super) fn facts<'a>(&'a self, namespace: &'a str, id: &'a str) -> Facts<'a> {
+    pub(super) fn facts<'a>(
+        &'a self,
+        namespace: &'a str,
+        id: &'a str,
+        trusted: &'a Trusted,
+    ) -> Facts<'a> {
         Facts {
             namespace,
             id,
             annotations: &self.annotations,
             environment: &self.process.env,
             command: &self.process.args,
+            trusted,
         }
-    }
-
-    /// Whether its annotations ask that nothing is done with its memory.
-    pub(super) fn is_off(&self) -> bool {
-        self.annotations.get(MODE).is_some_and(|mode| mode == "off")
     }
 
     /// The declared memory limit in bytes.

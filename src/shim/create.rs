@@ -83,10 +83,12 @@ impl Shim {
             }
         };
         let pid = state.init.map_or(0, |init| init.pid);
-        let facts = bundle.facts(&self.namespace, id.as_str());
-        let observed =
-            self.observer
-                .observe(&bundle, &facts, &state.cgroup, options.config.as_deref());
+        let config = options.config.as_deref();
+        let trusted = self.observer.trusted(config);
+        let facts = bundle.facts(&self.namespace, id.as_str(), &trusted);
+        let observed = self
+            .observer
+            .observe(&bundle, &facts, &state.cgroup, config);
         record.is_of(&facts, observed.mode());
         record.stands(pid, &state.cgroup);
         if let Err(err) = folder.write(&record) {

@@ -16,7 +16,8 @@ use crate::config::{Config, Mode, main_file};
 use crate::kernel::cgroup::{Cgroup, Version};
 use crate::model::Bytes;
 use crate::model::trace::Context;
-use crate::policy::identity::Facts;
+use crate::policy::identity::{Facts, Trusted};
+use crate::policy::settings::FunctionSettings;
 use crate::profile::{Store, StoreError};
 use crate::runtime::chain;
 use crate::sampler::{self, Ended, Sampler, Watched};
@@ -50,6 +51,12 @@ pub(super) struct Observed {
 }
 
 impl Observer {
+    /// What counts of that which containers say of themselves.
+    pub(super) fn trusted(&self, config: Option<&Path>) -> Trusted {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.config.get_or_insert_with(|| load(config)).trusted()
+    }
+
     /// Begins to observe a container that was created, if that is wanted.
     pub(super) fn observe(
         &self,
@@ -60,12 +67,20 @@ impl Observer {
     ) -> Observed {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let config = inner.config.get_or_insert_with(|| load(config));
-        let mode = config.memory_mode.value;
-        if mode == Mode::Off || bundle.is_off() || facts.is_sandbox() {
+        if facts.is_sandbox() {
+            return Observed::default();
+        }
+        let (settings, warnings) = config
+            .for_function(&facts.function())
+            .tightened(facts.annotations, &facts.trusted.annotations);
+        for warning in warnings {
+            tracing::warn!(id = facts.id, "{warning}");
+        }
+        if settings.mode.value == Mode::Off {
             return Observed::default();
         }
         let spool = config.profile_folder.value.join("spool");
-        let context = context(bundle, facts, cgroup.version, mode);
+        let context = context(bundle, facts, cgroup.version, &settings);
         if inner.sampler.is_none() {
             inner.sampler = Sampler::start(&spool)
                 .inspect_err(|reason| tracing::warn!(reason, "no traces"))
@@ -185,14 +200,21 @@ fn load(given: Option<&Path>) -> Config {
     })
 }
 
-fn context(bundle: &Bundle, facts: &Facts<'_>, version: Version, mode: Mode) -> Option<Context> {
+fn context(
+    bundle: &Bundle,
+    facts: &Facts<'_>,
+    version: Version,
+    settings: &FunctionSettings,
+) -> Option<Context> {
     let host = crate::kernel::host_name();
     let run = sampler::new_run(host.as_deref().unwrap_or("host"), facts.id)?;
     Some(Context {
         host,
         kernel: crate::kernel::release(),
         cgroup: Some(version.number()),
-        mode: Some(mode.as_str().to_owned()),
+        class: settings.class.as_ref().map(|class| class.value.clone()),
+        // Limits stay as they are.
+        mode: Some(Mode::Observe.as_str().to_owned()),
         ceiling: bundle.memory_limit().map(Bytes::new),
         ..facts.context(run)
     })

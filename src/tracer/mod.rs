@@ -32,7 +32,7 @@ use crate::kernel::signals::Signals;
 use crate::kernel::{children, mount};
 use crate::model::trace::{Context, Trace};
 use crate::model::{Bytes, ClassName, FunctionKey, MemoryLimit, RunId};
-use crate::policy::identity::{Facts, without_tag};
+use crate::policy::identity::{Facts, Trusted, without_tag};
 use crate::runtime::helper::Settings as HelperSettings;
 use crate::sampler::{Sampler, new_run};
 pub use bundle::{Options, Source};
@@ -57,6 +57,8 @@ pub struct Settings {
     pub systemd_cgroup: bool,
     /// The configuration file for the verbs of the runtime.
     pub config: Option<PathBuf>,
+    /// What counts of that which a bundle says of itself.
+    pub trusted: Trusted,
     /// Log in detail.
     pub debug: bool,
 }
@@ -107,6 +109,7 @@ pub struct Tracer {
     sampler: Sampler,
     signals: Signals,
     helper: HelperSettings,
+    trusted: Trusted,
     count: u32,
     // The last one: containers are gone when the folder goes.
     scratch: scratch::Scratch,
@@ -137,6 +140,7 @@ impl Tracer {
                 config: settings.config,
                 debug: settings.debug,
             },
+            trusted: settings.trusted,
             count: 0,
             scratch,
         })
@@ -168,7 +172,12 @@ impl Tracer {
             Source::Rootfs(_) | Source::Bundle(_) => None,
         };
         Ok(Function {
-            key: key(source, &template.config, labels.function.as_deref()),
+            key: key(
+                source,
+                &template.config,
+                labels.function.as_deref(),
+                &self.trusted,
+            ),
             memory: limit(&template.config),
             template,
             labels,
@@ -308,7 +317,7 @@ fn key_of(given: &str) -> FunctionKey {
 }
 
 /// The function's name: as given, else as the shim would find it out.
-fn key(source: &Source, config: &Value, given: Option<&str>) -> FunctionKey {
+fn key(source: &Source, config: &Value, given: Option<&str>, trusted: &Trusted) -> FunctionKey {
     if let Some(given) = given {
         return key_of(given);
     }
@@ -345,6 +354,7 @@ fn key(source: &Source, config: &Value, given: Option<&str>) -> FunctionKey {
         annotations: &annotations,
         environment: &strings("/process/env"),
         command: &strings("/process/args"),
+        trusted,
     };
     facts.function()
 }

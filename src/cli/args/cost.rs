@@ -6,9 +6,8 @@ use std::time::Duration;
 use clap::Args as ClapArgs;
 use rust_decimal::Decimal;
 
-use crate::cli::duration;
 use crate::cost::{Currency, Month, amount};
-use crate::model::{Bytes, ClassName, FunctionKey};
+use crate::model::{Bytes, ClassName, FunctionKey, duration};
 
 #[derive(Debug, ClapArgs)]
 pub(in crate::cli) struct Cost {

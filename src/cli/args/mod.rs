@@ -359,7 +359,7 @@ pub(super) struct Events {
     #[arg(value_name = "CONTAINER")]
     pub(super) id: String,
     /// Time between two lines of counters
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = crate::cli::duration::parse)]
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = crate::model::duration::parse)]
     pub(super) interval: Duration,
     /// Print the counters once
     #[arg(long)]

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 
-use crate::cli::duration;
 use crate::cost::Month;
-use crate::model::Bytes;
 use crate::model::profile::BinWidth;
+use crate::model::{Bytes, duration};
 use crate::plot::Memory;
 
 #[derive(Debug, ClapArgs)]
@@ -124,7 +123,8 @@ impl ValueEnum for Memory {
 }
 
 fn width(text: &str) -> Result<BinWidth, String> {
-    BinWidth::try_from(duration::parse(text)?).map_err(|err| err.to_string())
+    BinWidth::try_from(duration::parse(text).map_err(|err| err.to_string())?)
+        .map_err(|err| err.to_string())
 }
 
 /// A number, or a size with its unit.

@@ -6,8 +6,7 @@ use std::time::Duration;
 use clap::builder::PossibleValue;
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 
-use crate::cli::duration;
-use crate::model::{ClassName, FunctionKey, RunId};
+use crate::model::{ClassName, FunctionKey, RunId, duration};
 use crate::profile::import::Form;
 
 #[derive(Debug, ClapArgs)]

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args as ClapArgs, ValueEnum};
 
-use crate::cli::duration;
-use crate::model::{ClassName, MemoryLimit};
+use crate::model::{ClassName, MemoryLimit, duration};
 use crate::tracer::{Bind, Origin};
 
 /// Options of `trace`.

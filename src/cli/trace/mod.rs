@@ -11,6 +11,7 @@ use super::{Failure, output, plot};
 use crate::kernel::reason;
 use crate::model::FunctionKey;
 use crate::model::profile::BinWidth;
+use crate::policy::identity::Trusted;
 use crate::policy::learn;
 use crate::profile::Store;
 use crate::tracer::{
@@ -25,6 +26,8 @@ pub(super) struct Surroundings {
     pub(super) folder: PathBuf,
     /// How many traces of a function are kept there.
     pub(super) keep_traces: u32,
+    /// What counts of that which a bundle says of itself.
+    pub(super) trusted: Trusted,
     /// State folder of this runtime.
     pub(super) root: PathBuf,
     pub(super) systemd_cgroup: bool,
@@ -51,6 +54,7 @@ pub(super) fn run(args: &args::Trace, around: Surroundings) -> Result<(), Failur
         folder: around.folder.join("tracing"),
         systemd_cgroup: around.systemd_cgroup,
         config: around.config,
+        trusted: around.trusted,
         debug: around.debug,
     })?;
     if let Some(name) = &args.attach {

@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
+/// The text is no duration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid duration {0:?}: want a number with a unit, such as 500ms, 5s or 1m30s")]
+pub struct InvalidDuration(String);
+
 /// Parses a duration.
 ///
 /// # Errors
-/// A sentence that says what would be right.
-pub(super) fn parse(text: &str) -> Result<Duration, String> {
-    let wrong = || {
-        format!("invalid duration {text:?}: want a number with a unit, such as 500ms, 5s or 1m30s")
-    };
+/// The text is no duration, or a longer one than can be counted.
+pub fn parse(text: &str) -> Result<Duration, InvalidDuration> {
+    let wrong = || InvalidDuration(text.to_owned());
     let mut total = Duration::ZERO;
     let mut rest = text;
     if rest.is_empty() {
@@ -41,6 +44,18 @@ pub(super) fn parse(text: &str) -> Result<Duration, String> {
     Ok(total)
 }
 
+/// The text of a duration, as [`parse`] reads it: a whole number of the largest unit that divides it, up to seconds.
+pub fn text(time: Duration) -> String {
+    let nanos = time.as_nanos();
+    [("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000)]
+        .into_iter()
+        .find(|(_, unit)| nanos.is_multiple_of(*unit))
+        .map_or_else(
+            || format!("{nanos}ns"),
+            |(name, unit)| format!("{}{name}", nanos / unit),
+        )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,6 +65,13 @@ mod tests {
         assert_eq!(parse("1m30s"), Ok(Duration::from_secs(90)));
         assert_eq!(parse("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(parse("1.5s"), Ok(Duration::from_millis(1500)));
+    }
+
+    #[test]
+    fn a_text_reads_back_as_the_same_duration() {
+        for same in ["0s", "20ms", "1s", "1500ms", "90s", "15us", "7ns"] {
+            assert_eq!(text(parse(same).unwrap()), same);
+        }
     }
 
     #[test]
