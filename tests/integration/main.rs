@@ -39,6 +39,7 @@ mod exit;
 mod hooks;
 mod kernel_mounts;
 mod kill;
+mod lever;
 mod lifecycle;
 mod limits;
 mod listing;

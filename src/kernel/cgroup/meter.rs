@@ -1,17 +1,19 @@
 //! Readings of one control group many times a second: its files stay open, and a reading allocates nothing.
 
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Cgroup, KernelError, Result, Version};
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::{Cgroup, KernelError, Result, Version, write_text};
 use crate::model::{Bytes, MemoryLimit};
 
 /// Larger than any file that is read here; `memory.stat` of cgroup v2 has about 2 KiB.
 const BUFFER: usize = 8192;
 /// What cgroup v1 has for no limit: the largest multiple of a page (cgroup-v1/memory.rst).
-const V1_NO_LIMIT: u64 = 0x7FFF_FFFF_FFFF_F000;
+pub(super) const V1_NO_LIMIT: u64 = 0x7FFF_FFFF_FFFF_F000;
 
 /// Open files of one control group.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub struct Meter {
     high: Option<File>,
     psi: Option<File>,
     events: Option<File>,
+    /// What the limits of this very group did.
+    failures: Option<File>,
     /// Events of the OOM killer, where they are in another file.
     oom: Option<File>,
     nodes: Option<File>,
@@ -44,6 +48,15 @@ pub struct Composition {
     pub kernel: Option<Bytes>,
     /// Pages of files that were read again soon after they had been dropped.
     pub refault: u64,
+}
+
+/// How often a limit of this very control group was met, not one of a group above or below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Failures {
+    /// The hard limit (`memory.failcnt`; `max` in `memory.events.local`).
+    pub limit: u64,
+    /// The throttling limit (`high` in `memory.events.local`); none on cgroup v1.
+    pub high: u64,
 }
 
 impl Meter {
@@ -84,8 +97,14 @@ impl Meter {
                 may("cpu.stat"),
             ),
         };
+        let failures = match version {
+            Version::V1 => may("memory.failcnt"),
+            // Before Linux 5.2 there is only the file that counts those below too.
+            Version::V2 => may("memory.events.local").or_else(|| may("memory.events")),
+        };
         Ok(Self {
             version,
+            failures,
             stat: need("memory.stat")?,
             psi: pressure_file(cgroup),
             nodes: may("memory.numa_stat"),
@@ -137,17 +156,8 @@ impl Meter {
     /// The hard limit and the throttling limit.
     pub fn limits(&self) -> (Option<MemoryLimit>, Option<MemoryLimit>) {
         let mut buffer = [0; BUFFER];
-        let mut one = |file: &Option<File>| {
-            let text = self.read(file.as_ref()?, "limit", &mut buffer).ok()?;
-            if text.starts_with(b"max") {
-                return Some(MemoryLimit::None);
-            }
-            let bytes = number(text)?;
-            if self.version == Version::V1 && bytes >= V1_NO_LIMIT {
-                return Some(MemoryLimit::None);
-            }
-            i64::try_from(bytes).ok().map(MemoryLimit::Bytes)
-        };
+        let mut one =
+            |file: &Option<File>| limit_of(self.read(file.as_ref()?, "limit", &mut buffer).ok()?);
         (one(&self.limit), one(&self.high))
     }
 
@@ -176,6 +186,46 @@ impl Meter {
             Ok(text) => (find(text, b"high"), find(text, b"oom_kill")),
             Err(_) => (None, None),
         }
+    }
+
+    /// How often a limit of this control group was met. On cgroup v1 a charge that page cache made room for counts too.
+    pub fn failures(&self) -> Option<Failures> {
+        let mut buffer = [0; BUFFER];
+        let file = self.failures.as_ref()?;
+        let text = self.read(file, "failures", &mut buffer).ok()?;
+        Some(match self.version {
+            Version::V1 => Failures {
+                limit: number(text)?,
+                high: 0,
+            },
+            Version::V2 => Failures {
+                limit: find(text, b"max")?,
+                high: find(text, b"high")?,
+            },
+        })
+    }
+
+    /// A descriptor that becomes readable when usage passes a threshold, upwards or downwards (cgroup v1: an eventfd on
+    /// `memory.usage_in_bytes`; cgroup-v1/memory.rst, section 9). It does not block; closed, the threshold is gone.
+    ///
+    /// To set it takes 10 to 20 ms, in which the kernel waits for all processors (`synchronize_rcu`): a matter for a thread
+    /// that may wait. The kernel looks at every 128th page that a processor charges, so that usage can be half a MiB for
+    /// each processor ahead.
+    ///
+    /// # Errors
+    /// `Unsupported` on cgroup v2; `Io` with the file that refused.
+    pub fn watch_usage(&self, threshold: Bytes) -> Result<OwnedFd> {
+        if self.version == Version::V2 {
+            return Err(KernelError::Unsupported(
+                "cgroup v2 does not tell when usage passes a threshold".to_owned(),
+            ));
+        }
+        let path = self.memory.join("cgroup.event_control");
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|err| KernelError::io("watch", &path, err.into()))?;
+        let (event_fd, usage_fd) = (event.as_raw_fd(), self.usage.as_raw_fd());
+        write_text(&path, &format!("{event_fd} {usage_fd} {}", threshold.get()))?;
+        Ok(event)
     }
 
     /// Memory on each node, by its number (`memory.numa_stat`): `visit` gets the number of a node and a share of
@@ -244,7 +294,7 @@ impl Meter {
     }
 }
 
-fn pread(file: BorrowedFd<'_>, buffer: &mut [u8]) -> rustix::io::Result<usize> {
+pub(super) fn pread(file: BorrowedFd<'_>, buffer: &mut [u8]) -> rustix::io::Result<usize> {
     loop {
         match rustix::io::pread(file, &mut *buffer, 0) {
             Err(rustix::io::Errno::INTR) => {}
@@ -262,12 +312,12 @@ fn pressure_file(cgroup: &Cgroup) -> Option<File> {
     File::open(unified.path.join("memory.pressure")).ok()
 }
 
-fn page_size() -> u64 {
+pub(super) fn page_size() -> u64 {
     u64::try_from(rustix::param::page_size()).unwrap_or(4096)
 }
 
 /// Leading digits.
-fn number(text: &[u8]) -> Option<u64> {
+pub(super) fn number(text: &[u8]) -> Option<u64> {
     let mut value: Option<u64> = None;
     for byte in text {
         if !byte.is_ascii_digit() {
@@ -279,8 +329,19 @@ fn number(text: &[u8]) -> Option<u64> {
     value
 }
 
+/// The limit that a file of cgroup v1 or v2 tells.
+pub(super) fn limit_of(text: &[u8]) -> Option<MemoryLimit> {
+    if text.starts_with(b"max") {
+        return Some(MemoryLimit::None);
+    }
+    match number(text)? {
+        V1_NO_LIMIT.. => Some(MemoryLimit::None),
+        bytes => i64::try_from(bytes).ok().map(MemoryLimit::Bytes),
+    }
+}
+
 /// The number in the line of a key.
-fn find(text: &[u8], key: &[u8]) -> Option<u64> {
+pub(super) fn find(text: &[u8], key: &[u8]) -> Option<u64> {
     lines(text).find_map(|(name, value)| (name == key).then_some(value))
 }
 

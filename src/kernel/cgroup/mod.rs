@@ -6,6 +6,7 @@
 mod devices;
 mod find;
 mod hierarchy;
+mod lever;
 mod meter;
 mod oom;
 mod resources;
@@ -20,7 +21,8 @@ use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
 pub use hierarchy::{Hierarchies, Version};
-pub use meter::{Composition, Meter};
+pub use lever::Lever;
+pub use meter::{Composition, Failures, Meter};
 pub use resources::weight_of_shares;
 pub use stats::{BlkioEntry, Counter, FlatKeyed, Pressure, PressureLine, Stats};
 

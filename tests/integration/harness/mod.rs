@@ -4,6 +4,7 @@ pub mod bundle;
 pub mod case;
 pub mod cgroups;
 pub mod differential;
+pub mod group;
 pub mod leaks;
 pub mod rootfs;
 pub mod text;
