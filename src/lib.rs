@@ -13,6 +13,7 @@
 //!   and the only one with `unsafe`.
 //! - [`tracer`]: runs a function to have it traced, or finds a container that runs.
 //! - [`sampler`]: the thread that looks at the memory of containers and writes traces.
+//! - [`guardian`]: a process that gives limits back when the tuner has died or stands still.
 //! - [`policy`]: what is decided, such as profiles learned from traces; pure.
 //! - [`cost`]: what providers charge for a run; pure.
 //! - [`plot`]: pictures; pure.
@@ -23,6 +24,7 @@
 pub mod cli;
 pub mod config;
 pub mod cost;
+pub mod guardian;
 #[allow(
     unsafe_code,
     reason = "system calls; every other room denies unsafe code"

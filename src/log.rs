@@ -6,7 +6,8 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Write};
-use std::sync::Arc;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
 
 use chrono::{SecondsFormat, Utc};
 use tracing::field::{Field, Visit};
@@ -28,11 +29,25 @@ pub struct Sink {
     pub level: Level,
 }
 
+static INSTALLED: OnceLock<Arc<Sink>> = OnceLock::new();
+
 /// Makes a sink the one that `tracing` writes to. Only the first of a process counts.
 pub fn install(sink: Arc<Sink>) {
-    let subscriber = tracing_subscriber::registry().with(ToSink(sink));
+    let subscriber = tracing_subscriber::registry().with(ToSink(Arc::clone(&sink)));
     // A test may call main twice.
-    let _ = tracing::subscriber::set_global_default(subscriber);
+    if tracing::subscriber::set_global_default(subscriber).is_ok() {
+        let _ = INSTALLED.set(sink);
+    }
+}
+
+/// Where this process logs, and in which form, for a process that is to log there too.
+pub fn descriptor() -> Option<(OwnedFd, LogFormat)> {
+    let sink = INSTALLED.get()?;
+    let copy = match &sink.file {
+        Some(file) => file.as_fd().try_clone_to_owned(),
+        None => io::stderr().as_fd().try_clone_to_owned(),
+    };
+    Some((copy.ok()?, sink.format))
 }
 
 impl Sink {

@@ -20,6 +20,7 @@ use std::time::Duration;
 use clap::{CommandFactory, FromArgMatches};
 
 use crate::config::{Config, ConfigError, Mode, SystemdCgroup, main_file};
+use crate::guardian;
 use crate::kernel::exe;
 use crate::model::ContainerId;
 use crate::monitor;
@@ -52,6 +53,15 @@ impl<E: std::error::Error + 'static> From<E> for Failure {
 /// Runs the command of this process.
 pub fn main() -> ExitCode {
     let program = program_name();
+    if guardian::is_called() {
+        return match guardian::main() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(reason) => {
+                eprintln!("{program}: {reason}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let args = match parse(&program) {
         Ok(args) => args,
         Err(code) => return code,

@@ -114,6 +114,14 @@ pub fn detach(command: &mut Command) {
     unsafe { command.pre_exec(enter) };
 }
 
+/// Has the program that `command` will start begin with all signals blocked: none but SIGKILL and SIGSTOP reaches it, at
+/// no moment.
+pub fn block_signals(command: &mut Command) {
+    let enter = || Ok(nix::sys::signal::SigSet::all().thread_block()?);
+    // SAFETY: `enter` allocates nothing, takes no lock and calls only sigfillset and pthread_sigmask.
+    unsafe { command.pre_exec(enter) };
+}
+
 /// Closes what this process inherited besides the standard streams and the first so many descriptors after them. To be
 /// done before it opens anything.
 pub fn close_inherited(kept: u32) {

@@ -8,6 +8,7 @@ pub mod children;
 pub mod exe;
 pub mod keyring;
 pub mod mount;
+pub mod packets;
 pub mod process;
 pub mod signals;
 pub mod tty;
@@ -65,6 +66,11 @@ impl KernelError {
             ),
             Self::Malformed { .. } | Self::Unsupported(_) => false,
         }
+    }
+
+    /// Whether it was interrupted, as a slow write is when this process is stopped meanwhile.
+    pub fn is_interrupted(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.raw_os_error() == Some(libc::EINTR))
     }
 
     /// Whether the thing asked for no longer exists: a cgroup removed or a process ended meanwhile.

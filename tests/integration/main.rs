@@ -36,6 +36,7 @@ mod devices;
 mod engine;
 mod exec;
 mod exit;
+mod guardian;
 mod hooks;
 mod kernel_mounts;
 mod kill;
