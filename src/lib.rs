@@ -11,6 +11,7 @@
 //! - [`profile`]: profiles on disk, import and export.
 //! - [`kernel`]: control groups, processes, terminals; the only room with paths under `/sys` and `/proc`
 //!   and the only one with `unsafe`.
+//! - [`grant`]: gathers what the plan of a container depends on.
 //! - [`tracer`]: runs a function to have it traced, or finds a container that runs.
 //! - [`sampler`]: the thread that looks at the memory of containers and writes traces.
 //! - [`guardian`]: a process that gives limits back when the tuner has died or stands still.
@@ -24,6 +25,7 @@
 pub mod cli;
 pub mod config;
 pub mod cost;
+pub mod grant;
 pub mod guardian;
 #[allow(
     unsafe_code,

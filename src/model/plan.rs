@@ -77,6 +77,9 @@ pub struct Plan {
     /// is no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ceiling: Option<Bytes>,
+    /// The ceiling, if settings put it below what is declared: it has to be set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lowered: Option<Bytes>,
     /// The grant at the start. None: the ceiling.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grant: Option<Bytes>,

@@ -15,14 +15,13 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::Value;
 
-use crate::config::{Config, Mode};
+use crate::config::Config;
+use crate::grant::{self, Declared, Prepared};
 use crate::kernel::{children, exe};
-use crate::model::Bytes;
-use crate::model::trace::Context;
 use crate::policy::identity::Facts;
 use crate::profile::{Store, StoreError};
 use crate::runtime::{self, Container, chain};
-use crate::sampler::{Sampler, new_run};
+use crate::sampler::{Sampler, Subject};
 
 /// What a monitor is called in the list of processes.
 const NAME: &str = "elastic-mem";
@@ -89,7 +88,7 @@ pub fn main(container: &Container, root: &Path, config: &Config) -> Result<(), S
     let init = container
         .init()
         .ok_or_else(|| runtime::RuntimeError::NotRunning.to_string())?;
-    let Some(context) = context(container, root, config)? else {
+    let Some(prepared) = prepare(container, root, config)? else {
         // Nothing is to be done, and nobody has to wait for it.
         if let Some(ready) = ready {
             tell(ready);
@@ -98,8 +97,15 @@ pub fn main(container: &Container, root: &Path, config: &Config) -> Result<(), S
     };
     let folder = &config.profile_folder.value;
     let sampler = Sampler::start(&folder.join("spool"))?;
-    let watched = sampler.watch(container.state.cgroup.clone(), context);
-    watched.started();
+    let Prepared { context, plan } = prepared;
+    let watched = sampler.watch(Subject {
+        cgroup: container.state.cgroup.clone(),
+        context,
+        plan: plan.mode.grants().then_some(plan),
+        publish: None,
+    });
+    // An error means that there is no trace.
+    let _ = watched.started().blocking_recv();
     if let Some(ready) = ready {
         tell(ready);
     }
@@ -125,8 +131,11 @@ fn tell(ready: OwnedFd) {
     let _ = File::from(ready).write_all(&[1]);
 }
 
-/// What a trace says of the container; nothing if nothing is to be done with its memory.
-fn context(container: &Container, root: &Path, config: &Config) -> Result<Option<Context>, String> {
+fn prepare(
+    container: &Container,
+    root: &Path,
+    config: &Config,
+) -> Result<Option<Prepared>, String> {
     let spec = container.config().map_err(|err| chain(&err))?;
     let annotations: HashMap<String, String> =
         container.state.annotations.clone().into_iter().collect();
@@ -143,31 +152,13 @@ fn context(container: &Container, root: &Path, config: &Config) -> Result<Option
         command: &command,
         trusted: &trusted,
     };
-    let (settings, warnings) = config
-        .for_function(&facts.function())
-        .tightened(facts.annotations, &trusted.annotations);
-    for warning in warnings {
-        tracing::warn!(id = facts.id, "{warning}");
-    }
-    if settings.mode.value == Mode::Off {
-        return Ok(None);
-    }
-    let host = crate::kernel::host_name();
-    let run = new_run(host.as_deref().unwrap_or("host"), facts.id)
-        .ok_or_else(|| format!("no run can be named after {:?}", facts.id))?;
-    let limit = spec
-        .pointer("/linux/resources/memory/limit")
-        .and_then(Value::as_u64);
-    Ok(Some(Context {
-        host,
-        kernel: crate::kernel::release(),
-        cgroup: Some(container.state.cgroup.version.number()),
-        class: settings.class.map(|class| class.value),
-        // Limits stay as they are.
-        mode: Some(Mode::Observe.as_str().to_owned()),
-        ceiling: limit.filter(|limit| *limit > 0).map(Bytes::new),
-        ..facts.context(run)
-    }))
+    let declared = Declared::of(&spec);
+    Ok(grant::prepare(
+        config,
+        &facts,
+        declared,
+        Some(&container.state.cgroup),
+    ))
 }
 
 fn texts(spec: &Value, pointer: &str) -> Vec<String> {

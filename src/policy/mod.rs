@@ -5,5 +5,6 @@
 
 pub mod identity;
 pub mod learn;
+pub mod plan;
 pub mod settings;
 pub mod step;

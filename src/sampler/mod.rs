@@ -6,10 +6,12 @@
 //!
 //! Whatever goes wrong here ends a trace, never a container.
 
+mod lowering;
 mod pace;
 mod record;
 mod run;
 mod thin;
+mod tuning;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
@@ -18,15 +20,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use crate::kernel::cgroup::Cgroup;
 use crate::kernel::wait::{self, Waker};
+use crate::model::plan::Plan;
 use crate::model::trace::Context;
-use crate::model::{Bytes, ClassName, FunctionKey, RunId};
+use crate::model::{Bytes, ClassName, RunId};
+pub use lowering::Publish;
 use run::{Answers, Run, Waiting};
+use tuning::Hands;
 
 /// A name for a run that starts now: sortable by time, and unique as long as no two containers of one name start
 /// on hosts of one name in the same microsecond.
@@ -70,13 +75,26 @@ pub enum Edge {
     End,
 }
 
-/// What becomes known of a container after its start: engines that keep containers ready bind them late.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Binding {
-    /// The function.
-    pub function: FunctionKey,
-    /// The input class.
-    pub class: Option<ClassName>,
+/// A container that is to be watched.
+pub struct Subject {
+    /// Its control group.
+    pub cgroup: Cgroup,
+    /// What its trace says of it.
+    pub context: Context,
+    /// What is to be done with its memory.
+    pub plan: Option<Plan>,
+    /// Called with its grant and its ceiling, at most once a second, on a thread of the sampler.
+    pub publish: Option<Publish>,
+}
+
+impl std::fmt::Debug for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Subject")
+            .field("cgroup", &self.cgroup)
+            .field("context", &self.context)
+            .field("plan", &self.plan)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Tells of the end of a trace; an error means that there was none.
@@ -95,16 +113,15 @@ struct Inbox {
 }
 
 #[derive(Debug)]
-#[allow(dead_code, reason = "grants come next")]
 enum Message {
     Watch(u64, Box<Waiting>),
-    Started(u64),
+    Started(u64, oneshot::Sender<()>),
     Ended(u64, Option<i32>, Answers),
     Forget(u64),
     Hold(u64, oneshot::Sender<()>),
     Release(u64),
     Edge(u64, Edge),
-    Bind(u64, Box<Binding>),
+    Bind(u64, Box<(Context, Option<Plan>)>),
     Stop,
 }
 
@@ -133,6 +150,7 @@ impl Sampler {
             waker: Arc::clone(&inbox.waker),
             waiting: BTreeMap::new(),
             running: BTreeMap::new(),
+            hands: None,
         };
         let thread = std::thread::Builder::new()
             .name("sampler".to_owned())
@@ -147,12 +165,12 @@ impl Sampler {
     }
 
     /// Makes a container known. Nothing is done for it before its start.
-    pub fn watch(&self, cgroup: Cgroup, context: Context) -> Watched {
+    pub fn watch(&self, subject: Subject) -> Watched {
         use std::sync::atomic::{AtomicU64, Ordering};
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let key = NEXT.fetch_add(1, Ordering::Relaxed);
-        self.inbox
-            .send(Message::Watch(key, Box::new(Waiting { cgroup, context })));
+        let waiting = Box::new(Waiting { key, subject });
+        self.inbox.send(Message::Watch(key, waiting));
         Watched {
             key,
             inbox: self.inbox.clone(),
@@ -171,9 +189,11 @@ impl Drop for Sampler {
 }
 
 impl Watched {
-    /// It starts now: its trace begins.
-    pub fn started(&self) {
-        self.inbox.send(Message::Started(self.key));
+    /// It starts now: its trace begins. The answer comes when its first grant is in force.
+    pub fn started(&self) -> oneshot::Receiver<()> {
+        let (granted, answer) = oneshot::channel();
+        self.inbox.send(Message::Started(self.key, granted));
+        answer
     }
 
     /// It has ended, with this exit code: its trace ends.
@@ -206,9 +226,11 @@ impl Watched {
         self.inbox.send(Message::Edge(self.key, edge));
     }
 
-    /// Says which function it is, after its start.
-    pub fn bind(&self, binding: Binding) {
-        self.inbox.send(Message::Bind(self.key, Box::new(binding)));
+    /// Says which function it is, after its start: engines that keep containers ready bind them late. A new trace
+    /// begins, under another name; the one so far is not kept.
+    pub fn bind(&self, context: Context, plan: Option<Plan>) {
+        self.inbox
+            .send(Message::Bind(self.key, Box::new((context, plan))));
     }
 
     /// It will not start.
@@ -226,6 +248,8 @@ struct Thread {
     waker: Arc<Waker>,
     waiting: BTreeMap<u64, Waiting>,
     running: BTreeMap<u64, Run>,
+    /// Started for the first container whose limit is moved.
+    hands: Option<Hands>,
 }
 
 impl Thread {
@@ -247,12 +271,16 @@ impl Thread {
         }
     }
 
-    /// A panic ends all traces of this process, but not the process.
+    /// A panic ends all traces of this process and gives all limits back, but does not end the process.
     fn guarded(&mut self, what: &str, work: impl FnOnce(&mut Self)) {
         if catch_unwind(AssertUnwindSafe(|| work(self))).is_err() {
-            tracing::error!(what, "the sampler panicked; traces are cut off");
+            tracing::error!(
+                what,
+                "the sampler panicked; traces are cut off, limits are given back"
+            );
             self.running.clear();
             self.waiting.clear();
+            self.hands = None;
         }
     }
 
@@ -262,49 +290,128 @@ impl Thread {
             Message::Watch(key, waiting) => {
                 self.waiting.insert(key, *waiting);
             }
-            Message::Started(key) => {
-                let Some(waiting) = self.waiting.remove(&key) else {
-                    return;
-                };
-                let started =
-                    make_folder(&self.spool).and_then(|()| Run::start(&waiting, &self.spool, now));
-                match started {
-                    Ok(run) => {
-                        self.running.insert(key, run);
-                    }
-                    Err(reason) => {
-                        let run = waiting.context.run.as_str();
-                        tracing::warn!(run, reason, "no trace of this run");
-                    }
+            Message::Started(key, granted) => {
+                if let Some(waiting) = self.waiting.remove(&key) {
+                    self.start(waiting, now);
                 }
+                // Whoever asked may not want to know any more.
+                let _ = granted.send(());
             }
             Message::Ended(key, code, answers) => {
                 self.waiting.remove(&key);
                 if let Some(run) = self.running.remove(&key) {
-                    run.end(now, code, answers);
+                    run.end(now, code, answers, self.hands.as_mut());
                 }
             }
             Message::Forget(key) => {
                 self.waiting.remove(&key);
             }
-            // Nothing is granted yet: there is nothing to raise.
-            Message::Hold(_, held) => {
+            Message::Hold(key, held) => {
+                if let Some((run, hands)) = self.running.get_mut(&key).zip(self.hands.as_mut()) {
+                    run.hold(hands);
+                }
                 let _ = held.send(());
             }
-            Message::Release(_) | Message::Edge(..) | Message::Bind(..) | Message::Stop => {}
+            Message::Release(key) => {
+                if let Some((run, hands)) = self.running.get_mut(&key).zip(self.hands.as_mut()) {
+                    run.release(now, hands);
+                }
+            }
+            Message::Edge(key, edge) => {
+                if let Some(run) = self.running.get_mut(&key) {
+                    run.edge(now, &edge, self.hands.as_mut());
+                }
+            }
+            Message::Bind(key, binding) => self.bind(key, *binding, now),
+            Message::Stop => {}
+        }
+    }
+
+    fn start(&mut self, waiting: Waiting, now: Duration) {
+        let needs_hands = waiting
+            .subject
+            .plan
+            .as_ref()
+            .is_some_and(|plan| plan.mode.grants());
+        if needs_hands && self.hands.is_none() {
+            self.hands = Hands::new()
+                .inspect_err(|reason| tracing::warn!(reason, "no limit is moved"))
+                .ok();
+        }
+        let key = waiting.key;
+        let name = waiting.subject.context.run.to_string();
+        let started = make_folder(&self.spool)
+            .and_then(|()| Run::start(waiting, &self.spool, now, self.hands.as_mut()));
+        match started {
+            Ok(run) => {
+                self.running.insert(key, run);
+            }
+            Err(reason) => tracing::warn!(run = name, reason, "no trace of this run"),
+        }
+    }
+
+    fn bind(&mut self, key: u64, (context, plan): (Context, Option<Plan>), now: Duration) {
+        if let Some(waiting) = self.waiting.get_mut(&key) {
+            waiting.subject.context = context;
+            waiting.subject.plan = plan;
+        } else if let Some(run) = self.running.remove(&key) {
+            let subject = run.unbound(self.hands.as_mut());
+            let subject = Subject {
+                context,
+                plan,
+                ..subject
+            };
+            self.start(Waiting { key, subject }, now);
         }
     }
 
     fn look(&mut self) {
         let now = self.epoch.elapsed();
+        if let Some(hands) = &mut self.hands {
+            hands.guardian.beat();
+            if !hands.guardian.is_alive() {
+                self.replace_guardian();
+            }
+        }
+        let hands = &mut self.hands;
         self.running.retain(|_, run| {
             if run.due > now {
                 return true;
             }
-            run.look(now)
+            run.look(now, hands.as_mut())
                 .inspect_err(|reason| tracing::warn!(reason, "a trace is cut off"))
                 .is_ok()
         });
+    }
+
+    /// Nothing is below its ceiling without somebody who watches over it.
+    fn replace_guardian(&mut self) {
+        let Some(hands) = &mut self.hands else { return };
+        for run in self.running.values_mut() {
+            run.hold(hands);
+        }
+        tracing::warn!("the guardian of limits is gone: another one is started");
+        let again = crate::guardian::Guardian::start().and_then(|guardian| {
+            hands.guardian = guardian;
+            self.running
+                .values()
+                .try_for_each(|run| run.guard_again(&mut hands.guardian))
+        });
+        match again {
+            Ok(()) => {
+                let now = self.epoch.elapsed();
+                for run in self.running.values_mut() {
+                    run.release(now, hands);
+                }
+            }
+            Err(reason) => {
+                tracing::error!(reason, "no limit is moved any more");
+                for run in self.running.values_mut() {
+                    run.let_go(hands);
+                }
+                self.hands = None;
+            }
+        }
     }
 }
 

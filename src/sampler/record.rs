@@ -97,6 +97,15 @@ impl Record {
         Ok(self.path.clone())
     }
 
+    /// Removes the file.
+    pub(super) fn discard(mut self) {
+        self.lines.clear();
+        self.waiting.clear();
+        if let Err(err) = std::fs::remove_file(&self.path) {
+            tracing::warn!(%err, path = %self.path.display(), "a trace was not removed");
+        }
+    }
+
     fn line(&mut self, sample: &Sample) {
         let _ = writeln!(self.lines, "{sample}");
         self.samples += 1;

@@ -7,9 +7,12 @@ use tokio::sync::oneshot;
 
 use super::pace::{self, Pace};
 use super::record::Record;
-use crate::kernel::cgroup::{Cgroup, Meter};
-use crate::model::Bytes;
-use crate::model::trace::{Context, End, Phase, Sample};
+use super::tuning::{Hands, Tuning};
+use super::{Edge, Subject};
+use crate::guardian::Guardian;
+use crate::kernel::cgroup::Meter;
+use crate::model::trace::{End, Phase, Sample};
+use crate::model::{Bytes, MemoryLimit, Mode};
 
 /// `memory.stat` is read at every such look, and whenever usage has changed.
 const STAT_EVERY: u32 = 5;
@@ -24,8 +27,8 @@ const PEAK_SHARE: u64 = 256;
 /// A container before its start.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    pub(super) cgroup: Cgroup,
-    pub(super) context: Context,
+    pub(super) key: u64,
+    pub(super) subject: Subject,
 }
 
 /// A container from its start to its end.
@@ -44,6 +47,8 @@ pub(super) struct Run {
     peak_then: Bytes,
     sample: Sample,
     nodes: Vec<u32>,
+    subject: Subject,
+    tuning: Option<Tuning>,
 }
 
 /// What goes back to whoever asked for the end of a run.
@@ -58,8 +63,17 @@ impl Run {
     ///
     /// # Errors
     /// What failed, for the log.
-    pub(super) fn start(waiting: &Waiting, spool: &Path, now: Duration) -> Result<Self, String> {
-        let meter = Meter::open(&waiting.cgroup).map_err(|err| crate::runtime::chain(&err))?;
+    pub(super) fn start(
+        waiting: Waiting,
+        spool: &Path,
+        now: Duration,
+        mut hands: Option<&mut Hands>,
+    ) -> Result<Self, String> {
+        let Waiting { key, mut subject } = waiting;
+        let meter = Meter::open(&subject.cgroup).map_err(|err| crate::runtime::chain(&err))?;
+        let tuning = hands
+            .as_deref_mut()
+            .and_then(|hands| tune(key, &mut subject, &meter, hands));
         let mut nodes = Vec::new();
         meter.nodes(|node, _| {
             if !nodes.contains(&node) {
@@ -71,11 +85,12 @@ impl Run {
         if nodes.len() < 2 {
             nodes.clear();
         }
-        let path = spool.join(format!("{}.csv", waiting.context.run));
+        let context = &subject.context;
+        let path = spool.join(format!("{}.csv", context.run));
         let fail = |err: std::io::Error| {
             format!("create {}: {}", path.display(), crate::kernel::reason(&err))
         };
-        let record = Record::create(path.clone(), &waiting.context, &nodes).map_err(fail)?;
+        let record = Record::create(path.clone(), context, &nodes).map_err(fail)?;
         let mut run = Self {
             sample: Sample {
                 nodes: vec![None; nodes.len()],
@@ -91,8 +106,10 @@ impl Run {
             usage_then: Bytes::ZERO,
             peak_then: Bytes::ZERO,
             nodes,
+            subject,
+            tuning,
         };
-        run.look(now)?;
+        run.look(now, hands)?;
         Ok(run)
     }
 
@@ -100,9 +117,71 @@ impl Run {
     ///
     /// # Errors
     /// The control group is gone, or the file cannot be written.
-    pub(super) fn look(&mut self, now: Duration) -> Result<(), String> {
+    pub(super) fn look(&mut self, now: Duration, hands: Option<&mut Hands>) -> Result<(), String> {
+        let first = self.looks == 0;
         self.read(now)?;
+        if let Some((tuning, hands)) = self.tuning.as_mut().zip(hands) {
+            let phase = self.pace.phase(now);
+            tuning.look(&mut self.sample, &self.meter, phase, first, hands);
+            self.due = self.due.min(pace::due(now, tuning.period(phase)));
+        }
         self.write()
+    }
+
+    /// Raises the grant to the ceiling until it is released.
+    pub(super) fn hold(&mut self, hands: &Hands) {
+        if let Some(tuning) = &mut self.tuning {
+            tuning.hold(hands);
+        }
+    }
+
+    /// Ends a hold.
+    pub(super) fn release(&mut self, now: Duration, hands: &mut Hands) {
+        let at = now.saturating_sub(self.start);
+        let Some(tuning) = &mut self.tuning else {
+            return;
+        };
+        if let Err(reason) = tuning.release(at, &self.meter, hands) {
+            tracing::warn!(run = %self.subject.context.run, reason, "its limit is not moved any more");
+            self.let_go(hands);
+        }
+    }
+
+    /// A request begins or ends.
+    pub(super) fn edge(&mut self, now: Duration, edge: &Edge, hands: Option<&mut Hands>) {
+        let at = now.saturating_sub(self.start);
+        if let Some((tuning, hands)) = self.tuning.as_mut().zip(hands) {
+            tuning.edge(at, edge, hands);
+        }
+        // What it does now is worth a look.
+        self.due = now;
+    }
+
+    /// Has another guardian watch over it.
+    ///
+    /// # Errors
+    /// What failed, for the log.
+    pub(super) fn guard_again(&self, guardian: &mut Guardian) -> Result<(), String> {
+        match &self.tuning {
+            Some(tuning) => tuning.guard_again(guardian),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives the limit back; it is sampled on.
+    pub(super) fn let_go(&mut self, hands: &mut Hands) {
+        if let Some(tuning) = self.tuning.take() {
+            tuning.detach(hands);
+        }
+    }
+
+    /// Gives up the trace so far; what was watched.
+    pub(super) fn unbound(mut self, hands: Option<&mut Hands>) -> Subject {
+        if let Some(hands) = hands {
+            self.let_go(hands);
+        }
+        self.record.discard();
+        self.subject
     }
 
     fn read(&mut self, now: Duration) -> Result<(), String> {
@@ -147,11 +226,22 @@ impl Run {
     }
 
     /// Takes the last sample and completes the file.
-    pub(super) fn end(mut self, now: Duration, code: Option<i32>, answers: Answers) {
+    pub(super) fn end(
+        mut self,
+        now: Duration,
+        code: Option<i32>,
+        answers: Answers,
+        hands: Option<&mut Hands>,
+    ) {
         // Everything is read at the end.
         self.looks = 0;
         let mut result = self.read(now);
         let (_, oom_kills) = self.meter.events();
+        self.tell_of_kills(oom_kills.unwrap_or(0));
+        // Before anybody looks for what is left in the container.
+        if let Some(hands) = hands {
+            self.let_go(hands);
+        }
         let end = End {
             code,
             peak: self.meter.peak(),
@@ -177,6 +267,22 @@ impl Run {
         let _ = answers.written.send(path);
     }
 
+    fn tell_of_kills(&self, kills: u64) {
+        if kills == 0 {
+            return;
+        }
+        let run = &self.subject.context.run;
+        let met = self.tuning.as_ref().map_or(0, Tuning::times_met);
+        let limit = self.meter.limits().0.map_or(-1, MemoryLimit::as_spec);
+        tracing::warn!(
+            %run,
+            kills,
+            limit,
+            met_below_the_ceiling = met,
+            "the OOM killer ended processes of this container; its trace has the curve"
+        );
+    }
+
     fn read_rest(&mut self) {
         let sample = &mut self.sample;
         (sample.limit, sample.high) = self.meter.limits();
@@ -199,6 +305,19 @@ impl Run {
             .add(&self.sample)
             .map_err(|err| format!("write the trace: {}", crate::kernel::reason(&err)))
     }
+}
+
+/// Takes over the limit, if that is planned and possible; the context says what is done.
+fn tune(key: u64, subject: &mut Subject, meter: &Meter, hands: &mut Hands) -> Option<Tuning> {
+    let plan = subject.plan.as_ref().filter(|plan| plan.mode.grants())?;
+    let name = subject.context.container.as_deref().unwrap_or_default();
+    let publish = subject.publish.take();
+    let attached = Tuning::attach(key, name, &subject.cgroup, meter, plan, publish, hands);
+    if let Err(reason) = &attached {
+        tracing::warn!(container = name, reason, "its limit is not moved");
+        subject.context.mode = Some(Mode::Observe.to_string());
+    }
+    attached.ok()
 }
 
 /// Nothing was read yet; the room of the nodes stays.

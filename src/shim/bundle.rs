@@ -6,6 +6,8 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::error::{Result, ShimError};
+use crate::grant::Declared;
+use crate::model::Bytes;
 use crate::policy::identity::{Facts, Trusted};
 
 /// Annotations by which containers share a shim, the first one present counts.
@@ -49,6 +51,7 @@ struct Namespace {
 #[serde(default)]
 struct Resources {
     memory: Memory,
+    unified: HashMap<String, String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -106,6 +109,14 @@ impl Bundle {
     pub(super) fn memory_limit(&self) -> Option<u64> {
         let limit = self.linux.resources.memory.limit?;
         u64::try_from(limit).ok().filter(|limit| *limit > 0)
+    }
+
+    /// What it says of its memory.
+    pub(super) fn declared(&self) -> Declared {
+        Declared {
+            limit: self.memory_limit().map(Bytes::new),
+            sets_high: self.linux.resources.unified.contains_key("memory.high"),
+        }
     }
 }
 

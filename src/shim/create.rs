@@ -89,7 +89,7 @@ impl Shim {
         let observed = self
             .observer
             .observe(&bundle, &facts, &state.cgroup, config);
-        record.is_of(&facts, observed.mode());
+        record.is_of(&facts, observed.mode().as_str());
         record.stands(pid, &state.cgroup);
         if let Err(err) = folder.write(&record) {
             // Only other programs read it.

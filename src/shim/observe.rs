@@ -13,17 +13,17 @@ use tokio::time::timeout;
 
 use super::bundle::Bundle;
 use crate::config::{Config, Mode, main_file};
-use crate::kernel::cgroup::{Cgroup, Version};
-use crate::model::Bytes;
-use crate::model::trace::Context;
+use crate::grant::{self, Prepared};
+use crate::kernel::cgroup::Cgroup;
 use crate::policy::identity::{Facts, Trusted};
-use crate::policy::settings::FunctionSettings;
 use crate::profile::{Store, StoreError};
 use crate::runtime::chain;
-use crate::sampler::{self, Ended, Sampler, Watched};
+use crate::sampler::{Ended, Sampler, Subject, Watched};
 
 /// How long the removal of a container waits for the last reading of its control group.
 const LAST_READING: Duration = Duration::from_millis(50);
+/// How long a start waits for its first grant.
+const FIRST_GRANT: Duration = Duration::from_millis(20);
 /// How long the end of this process waits for traces.
 const LAST_TRACES: Duration = Duration::from_secs(2);
 
@@ -44,8 +44,9 @@ struct Inner {
 }
 
 /// The observation of one container.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Observed {
+    mode: Mode,
     watched: Option<Watched>,
     ended: Mutex<Option<Ended>>,
 }
@@ -68,30 +69,30 @@ impl Observer {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let config = inner.config.get_or_insert_with(|| load(config));
         if facts.is_sandbox() {
-            return Observed::default();
+            return Observed::nothing();
         }
-        let (settings, warnings) = config
-            .for_function(&facts.function())
-            .tightened(facts.annotations, &facts.trusted.annotations);
-        for warning in warnings {
-            tracing::warn!(id = facts.id, "{warning}");
-        }
-        if settings.mode.value == Mode::Off {
-            return Observed::default();
-        }
+        let Some(prepared) = grant::prepare(config, facts, bundle.declared(), Some(cgroup)) else {
+            return Observed::nothing();
+        };
+        let Prepared { context, plan } = prepared;
         let spool = config.profile_folder.value.join("spool");
-        let context = context(bundle, facts, cgroup.version, &settings);
         if inner.sampler.is_none() {
             inner.sampler = Sampler::start(&spool)
                 .inspect_err(|reason| tracing::warn!(reason, "no traces"))
                 .ok();
         }
+        let mode = plan.mode;
+        let watched = inner.sampler.as_ref().map(|sampler| {
+            sampler.watch(Subject {
+                cgroup: cgroup.clone(),
+                context,
+                plan: mode.grants().then_some(plan),
+                publish: None,
+            })
+        });
         Observed {
-            watched: inner
-                .sampler
-                .as_ref()
-                .zip(context)
-                .map(|(sampler, context)| sampler.watch(cgroup.clone(), context)),
+            mode: watched.as_ref().map_or(Mode::Off, |_| mode),
+            watched,
             ended: Mutex::default(),
         }
     }
@@ -133,19 +134,27 @@ impl Observer {
 }
 
 impl Observed {
-    /// What is done with its memory.
-    pub(super) fn mode(&self) -> &'static str {
-        match self.watched {
-            Some(_) => Mode::Observe,
-            None => Mode::Off,
+    /// Nobody looks after it.
+    fn nothing() -> Self {
+        Self {
+            mode: Mode::Off,
+            watched: None,
+            ended: Mutex::default(),
         }
-        .as_str()
     }
 
-    /// Its program starts.
-    pub(super) fn started(&self) {
+    /// What is done with its memory.
+    pub(super) fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Its program starts: its first grant is in force when this returns, or after a moment without it.
+    pub(super) async fn started(&self) {
         if let Some(watched) = &self.watched {
-            watched.started();
+            let granted = watched.started();
+            if self.mode.grants() && timeout(FIRST_GRANT, granted).await.is_err() {
+                tracing::warn!("the first grant comes late");
+            }
         }
     }
 
@@ -197,25 +206,5 @@ fn load(given: Option<&Path>) -> Config {
     Config::load(&main_file(given)).unwrap_or_else(|err| {
         tracing::warn!("configuration not used: {}", chain(&err));
         Config::default()
-    })
-}
-
-fn context(
-    bundle: &Bundle,
-    facts: &Facts<'_>,
-    version: Version,
-    settings: &FunctionSettings,
-) -> Option<Context> {
-    let host = crate::kernel::host_name();
-    let run = sampler::new_run(host.as_deref().unwrap_or("host"), facts.id)?;
-    Some(Context {
-        host,
-        kernel: crate::kernel::release(),
-        cgroup: Some(version.number()),
-        class: settings.class.as_ref().map(|class| class.value.clone()),
-        // Limits stay as they are.
-        mode: Some(Mode::Observe.as_str().to_owned()),
-        ceiling: bundle.memory_limit().map(Bytes::new),
-        ..facts.context(run)
     })
 }

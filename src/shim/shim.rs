@@ -172,7 +172,7 @@ impl Shim {
     }
 
     async fn start_init(&self, container: &Arc<Container>) -> Launched {
-        container.observed.started();
+        container.observed.started().await;
         container
             .engine
             .run(["start", &container.id])

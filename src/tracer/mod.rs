@@ -34,7 +34,7 @@ use crate::model::trace::{Context, Trace};
 use crate::model::{Bytes, ClassName, FunctionKey, MemoryLimit, RunId};
 use crate::policy::identity::{Facts, Trusted, without_tag};
 use crate::runtime::helper::Settings as HelperSettings;
-use crate::sampler::{Sampler, new_run};
+use crate::sampler::{Sampler, Subject, new_run};
 pub use bundle::{Options, Source};
 pub use error::{Result, TracerError};
 pub use figures::Figures;
@@ -209,8 +209,13 @@ impl Tracer {
         context.image = found.image;
         context.command = found.command;
         let file = self.file_of(&context.run);
-        let watched = self.sampler.watch(found.cgroup.clone(), context.clone());
-        watched.started();
+        let watched = self.sampler.watch(Subject {
+            cgroup: found.cgroup.clone(),
+            context: context.clone(),
+            plan: None,
+            publish: None,
+        });
+        let _granted = watched.started();
         let deadline = duration.and_then(|time| Instant::now().checked_add(time));
         loop {
             let now = Instant::now();

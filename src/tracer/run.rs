@@ -13,6 +13,7 @@ use crate::kernel::{children, mount};
 use crate::model::ContainerId;
 use crate::runtime::helper::{Failure, Streams, prepare};
 use crate::runtime::{self, Container, Store, chain};
+use crate::sampler::Subject;
 
 /// So much of what a function wrote is kept.
 const LAST_WORDS: u64 = 4096;
@@ -81,9 +82,14 @@ impl Tracer {
         context.command = function.command();
         context.ceiling = ceiling(function.memory);
         let file = self.file_of(&context.run);
-        let watched = self.sampler.watch(container.state.cgroup.clone(), context);
+        let watched = self.sampler.watch(Subject {
+            cgroup: container.state.cgroup.clone(),
+            context,
+            plan: None,
+            publish: None,
+        });
         // In this order: the first sample is taken while the program is let go.
-        watched.started();
+        let _granted = watched.started();
         let ended =
             start(&container).and_then(|()| self.wait_for(init.pid, circumstances.timeout, tick));
         let code = ended.as_ref().ok().copied().flatten();

@@ -201,6 +201,11 @@ impl Guard {
         self.ceiling
     }
 
+    /// Whether the limit is somebody else's.
+    pub fn is_aside(&self) -> bool {
+        matches!(self.stance, Stance::Aside(_))
+    }
+
     /// Takes note of a look; what is to be done.
     pub fn look(&mut self, look: &Look) -> Step {
         let mut step = Step::default();

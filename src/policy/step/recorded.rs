@@ -71,6 +71,7 @@ fn follow(run: &Run, others: &[&Run], mode: Mode) -> Outcome {
     let plan = Plan {
         mode,
         ceiling: Some(ceiling),
+        lowered: None,
         grant: None,
         floor: Bytes::ZERO,
         largest: Some(largest_of(most, &margins())),

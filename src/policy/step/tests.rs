@@ -30,6 +30,7 @@ fn plan(mode: Mode) -> Plan {
     Plan {
         mode,
         ceiling: Some(mib(512)),
+        lowered: None,
         grant: None,
         floor: Bytes::ZERO,
         largest: Some(largest_of(most, &margins())),

@@ -1,0 +1,152 @@
+//! Gathers what the plan of a container depends on: settings, the profile of its function, and what its control group
+//! allows. What follows from that is decided by `policy::plan`.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::config::Config;
+use crate::kernel::cgroup::{Cgroup, Hierarchies, Lever, Version};
+use crate::model::plan::Plan;
+use crate::model::trace::Context;
+use crate::model::{Bytes, MemoryLimit, Mode};
+use crate::policy::identity::Facts;
+use crate::policy::plan::{Request, plan};
+use crate::policy::settings::FunctionSettings;
+use crate::profile::Store;
+use crate::sampler;
+
+/// What the configuration of a container says of its memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Declared {
+    /// Its limit, if there is one.
+    pub limit: Option<Bytes>,
+    /// Whether it sets `memory.high`.
+    pub sets_high: bool,
+}
+
+impl Declared {
+    /// Of a `config.json` (runtime-spec, "Memory" and "Unified").
+    pub fn of(config: &Value) -> Self {
+        let limit = config
+            .pointer("/linux/resources/memory/limit")
+            .and_then(Value::as_i64);
+        Self {
+            limit: limit
+                .and_then(|limit| u64::try_from(limit).ok())
+                .filter(|limit| *limit > 0)
+                .map(Bytes::new),
+            sets_high: config
+                .pointer("/linux/resources/unified/memory.high")
+                .is_some(),
+        }
+    }
+}
+
+/// What is known before the first instruction of a container.
+#[derive(Debug)]
+pub struct Prepared {
+    /// What its trace says of it.
+    pub context: Context,
+    /// What is to be done with its memory.
+    pub plan: Plan,
+}
+
+/// The settings of a function with what the container tightens; what it cannot is warned of.
+pub fn settings(config: &Config, facts: &Facts<'_>) -> FunctionSettings {
+    let (settings, warnings) = config
+        .for_function(&facts.function())
+        .tightened(facts.annotations, &facts.trusted.annotations);
+    for warning in warnings {
+        tracing::warn!(id = facts.id, "{warning}");
+    }
+    settings
+}
+
+/// The plan of a container, and what its trace says of it. Without a control group, as for a bundle that no container
+/// was made of yet, the limits of those above are not known. None if nothing is to be done with its memory.
+pub fn prepare(
+    config: &Config,
+    facts: &Facts<'_>,
+    declared: Declared,
+    cgroup: Option<&Cgroup>,
+) -> Option<Prepared> {
+    let settings = settings(config, facts);
+    if settings.mode.value == Mode::Off {
+        return None;
+    }
+    let host = crate::kernel::host_name();
+    let run = sampler::new_run(host.as_deref().unwrap_or("host"), facts.id)?;
+    let mut context = facts.context(run);
+    context.class = settings.class.as_ref().map(|class| class.value.clone());
+    let plan = plan_for(
+        config,
+        facts,
+        &settings,
+        &context.features,
+        declared,
+        cgroup,
+    );
+    Some(Prepared {
+        context: Context {
+            host,
+            kernel: crate::kernel::release(),
+            cgroup: cgroup.map(|cgroup| cgroup.version.number()),
+            mode: Some(plan.mode.to_string()),
+            ceiling: declared.limit,
+            ..context
+        },
+        plan,
+    })
+}
+
+/// The plan of a container of which the settings are known.
+pub fn plan_for(
+    config: &Config,
+    facts: &Facts<'_>,
+    settings: &FunctionSettings,
+    features: &BTreeMap<String, f64>,
+    declared: Declared,
+    cgroup: Option<&Cgroup>,
+) -> Plan {
+    let version = cgroup.map_or_else(
+        || Hierarchies::probe().map_or(Version::V2, |found| found.version),
+        |cgroup| cgroup.version,
+    );
+    // Nothing of this is needed to do nothing.
+    let profile = settings.mode.value.grants().then(|| {
+        let store = Store::new(&config.profile_folder.value, config.keep_traces.value);
+        store.lookup(&facts.function())
+    });
+    let has_high = || {
+        let high = cgroup.and_then(|cgroup| Lever::open(cgroup).ok()?.get().ok());
+        version == Version::V2 && high.is_some_and(|high| high != MemoryLimit::None)
+    };
+    plan(&Request {
+        settings,
+        cgroup: version.number(),
+        declared: declared.limit,
+        above: cgroup.and_then(Cgroup::limit_above),
+        high_is_taken: declared.sets_high || has_high(),
+        profile: profile.flatten().as_ref(),
+        features,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_limit_that_limits_nothing_is_none() {
+        let of = |memory: Value| Declared::of(&json!({"linux": {"resources": {"memory": memory}}}));
+        assert_eq!(of(json!({"limit": 1024})).limit, Some(Bytes::new(1024)));
+        assert_eq!(of(json!({"limit": -1})), Declared::default());
+        assert_eq!(of(json!({"limit": 0})), Declared::default());
+        assert_eq!(Declared::of(&json!({})), Declared::default());
+        let high = json!({"linux": {"resources": {"unified": {"memory.high": "1"}}}});
+        assert!(Declared::of(&high).sets_high);
+    }
+}

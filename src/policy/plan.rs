@@ -1,0 +1,378 @@
+//! What is to be done with the memory of a container that is about to start.
+
+use std::collections::BTreeMap;
+
+use super::learn::{LEAST_RUNS, choose, trusted};
+use super::settings::FunctionSettings;
+use super::step::{largest_of, pad_of};
+use crate::model::plan::{Clock, Forecast, Margins, Plan, Reason};
+use crate::model::profile::{ClassProfile, Hull, Hulls, Profile};
+use crate::model::{Bytes, ClassName, Mode, Origin, Setting};
+
+/// What the plan of a container depends on.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    /// What is set for its function.
+    pub settings: &'a FunctionSettings,
+    /// Version of the control groups that hold the memory controller.
+    pub cgroup: u8,
+    /// The limit that its configuration declares.
+    pub declared: Option<Bytes>,
+    /// The least limit of the control groups above its own.
+    pub above: Option<Bytes>,
+    /// Whether its configuration or somebody else has set `memory.high`.
+    pub high_is_taken: bool,
+    /// What is known of its function.
+    pub profile: Option<&'a Profile>,
+    /// Numbers that describe its input.
+    pub features: &'a BTreeMap<String, f64>,
+}
+
+/// The plan, with a reason for each of its numbers. The same request gives the same plan.
+pub fn plan(request: &Request<'_>) -> Plan {
+    let settings = request.settings;
+    let mut reasons = Reasons::default();
+    let ceiling = ceiling(request, &mut reasons);
+    let margins = Margins {
+        pad: settings.pad.value,
+        lead: settings.lead.value,
+        settle: settings.settle.value,
+        hold: settings.hold.value,
+        keep_alive: settings.keep_alive.value,
+    };
+    let chosen = request.profile.and_then(|profile| {
+        let class = settings.class.as_ref().map(|class| &class.value);
+        let (name, class) = choose(profile, class, request.features)?;
+        Some((profile, name, class))
+    });
+    let mode = mode(request, ceiling, chosen.is_some(), &mut reasons);
+    let mut plan = Plan {
+        mode,
+        ceiling,
+        lowered: lowered(settings, request.declared, ceiling),
+        grant: None,
+        floor: settings.floor.as_ref().map_or(Bytes::ZERO, |f| f.value),
+        largest: None,
+        class: None,
+        margins,
+        forecast: None,
+        reasons: Vec::new(),
+    };
+    if let Some(floor) = &settings.floor {
+        reasons.add("floor", floor.value, from(floor), "");
+    }
+    if let Some((profile, name, class)) = chosen.filter(|_| mode.grants()) {
+        let forecast = forecast(profile, class);
+        reasons.class(request, name, class, &forecast);
+        let largest = rounded(largest_of(forecast.most, &margins), settings.step.value);
+        reasons.largest(settings, &forecast, &margins, largest);
+        let first = first(mode, &forecast, &margins, largest);
+        plan.grant = Some(first.max(plan.floor)).filter(|grant| ceiling.is_none_or(|c| *grant < c));
+        reasons.first(mode, plan.grant);
+        plan.largest = Some(largest);
+        plan.class = Some(name.clone());
+        plan.forecast = Some(forecast);
+        reasons.margins(settings);
+    }
+    plan.reasons = reasons.0;
+    plan
+}
+
+fn ceiling(request: &Request<'_>, reasons: &mut Reasons) -> Option<Bytes> {
+    let lowered = request.settings.ceiling.as_ref();
+    let candidates = [
+        request
+            .declared
+            .map(|bytes| (bytes, "the declared limit".to_owned())),
+        request.above.map(|bytes| {
+            (
+                bytes,
+                "the limit of a control group above: the kernel grants no more".to_owned(),
+            )
+        }),
+        lowered.map(|setting| (setting.value, from(setting))),
+    ];
+    let least = candidates
+        .into_iter()
+        .flatten()
+        .min_by_key(|(bytes, _)| *bytes);
+    match least {
+        Some((bytes, because)) => {
+            reasons.add(
+                "ceiling",
+                bytes,
+                because,
+                "another declared limit (spec, Update)",
+            );
+            Some(bytes)
+        }
+        None => {
+            reasons.add(
+                "ceiling",
+                "none",
+                "no limit is declared".to_owned(),
+                "linux.resources.memory.limit (docker --memory, resources.limits.memory)",
+            );
+            None
+        }
+    }
+}
+
+/// The ceiling, where settings make it less than what is declared.
+fn lowered(
+    settings: &FunctionSettings,
+    declared: Option<Bytes>,
+    ceiling: Option<Bytes>,
+) -> Option<Bytes> {
+    let set = settings.ceiling.as_ref().map(|setting| setting.value)?;
+    let is_less = declared.is_none_or(|declared| set < declared);
+    (is_less && ceiling == Some(set)).then_some(set)
+}
+
+fn mode(
+    request: &Request<'_>,
+    ceiling: Option<Bytes>,
+    has_profile: bool,
+    reasons: &mut Reasons,
+) -> Mode {
+    let setting = &request.settings.mode;
+    let wanted = setting.value;
+    let observed = match wanted.grants() {
+        false => None,
+        true if request.cgroup == 1 && setting.origin == Origin::Default => Some((
+            "on cgroup v1 a mode that changes limits has to be chosen".to_owned(),
+            "memory.mode = \"elastic\", or mode in the table of the function",
+        )),
+        true if request.cgroup == 1 && ceiling.is_none() => Some((
+            "cgroup v1, and no limit is declared: none is set".to_owned(),
+            "a declared limit",
+        )),
+        true if request.high_is_taken => Some((
+            "memory.high is set by somebody else (the configuration, or kubelet's memory QoS)"
+                .to_owned(),
+            "leave memory.high alone",
+        )),
+        true if !has_profile => Some((
+            format!("fewer than {LEAST_RUNS} complete runs are known"),
+            "more runs, or elastic-mem trace; elastic-mem profile list shows what is known",
+        )),
+        true => None,
+    };
+    match observed {
+        Some((why, change)) => {
+            reasons.add(
+                "mode",
+                Mode::Observe,
+                format!("{wanted} ({}), but {why}", from(setting)),
+                change,
+            );
+            Mode::Observe
+        }
+        None => {
+            reasons.add(
+                "mode",
+                wanted,
+                from(setting),
+                "memory.mode, the table of the function, an annotation",
+            );
+            wanted
+        }
+    }
+}
+
+/// What the runs of a class say of the next one.
+fn forecast(profile: &Profile, class: &ClassProfile) -> Forecast {
+    let share = |confidence: crate::model::profile::Confidence| {
+        // Of 10,000 runs.
+        u64::from(confidence.violations) * 10_000 / u64::from(confidence.runs.max(1))
+    };
+    let by_cpu = class
+        .by_cpu
+        .as_ref()
+        .zip(class.cpu_confidence)
+        .filter(|(_, confidence)| share(*confidence) < share(class.wall_confidence));
+    let (clock, hulls) = match by_cpu {
+        Some((hulls, _)) => (Clock::Cpu, hulls),
+        None => (Clock::Wall, &class.wall),
+    };
+    Forecast {
+        clock,
+        trusted: trusted(class) == Some(clock),
+        hull: sum(hulls),
+        most: class.usage_peak.max,
+        bins: profile.bins.clone(),
+        classes: profile
+            .classes
+            .iter()
+            .filter(|(_, class)| class.runs >= LEAST_RUNS)
+            .map(|(name, class)| (name.clone(), class.usage_peak.max))
+            .collect(),
+    }
+}
+
+/// All memory that is charged, over time.
+fn sum(hulls: &Hulls) -> Hull {
+    let width = hulls.held.width.max(hulls.file.width);
+    let (held, file) = (hulls.held.widened(width), hulls.file.widened(width));
+    let at = |hull: &Hull, bin: usize| hull.bins.get(bin).map_or(0, |bytes| bytes.get());
+    let bins = 0..held.bins.len().max(file.bins.len());
+    Hull {
+        width,
+        bins: bins
+            .map(|bin| Bytes::new(at(&held, bin).saturating_add(at(&file, bin))))
+            .collect(),
+    }
+}
+
+/// The grant before the first look.
+fn first(mode: Mode, forecast: &Forecast, margins: &Margins, largest: Bytes) -> Bytes {
+    if mode == Mode::Static {
+        return largest;
+    }
+    let width = forecast.hull.width.as_duration();
+    // As if the first bin and those of the lead were one.
+    let bins = margins.lead.as_micros().div_ceil(width.as_micros().max(1));
+    let bins = usize::try_from(bins)
+        .unwrap_or(usize::MAX)
+        .saturating_add(1);
+    let need = forecast
+        .hull
+        .bins
+        .iter()
+        .take(bins)
+        .max()
+        .copied()
+        .unwrap_or_default();
+    let pad = pad_of(forecast.most, margins);
+    Bytes::new(need.get().saturating_add(pad.get())).min(largest)
+}
+
+/// The next multiple of the operator's step.
+fn rounded(grant: Bytes, step: Bytes) -> Bytes {
+    grant.round_up(step).unwrap_or(grant)
+}
+
+fn from<T>(setting: &Setting<T>) -> String {
+    setting.origin.to_string()
+}
+
+/// Reasons that were given so far.
+#[derive(Debug, Default)]
+struct Reasons(Vec<Reason>);
+
+impl Reasons {
+    fn add(
+        &mut self,
+        what: &'static str,
+        value: impl std::fmt::Display,
+        because: String,
+        change: &str,
+    ) {
+        self.0.push(Reason {
+            what,
+            value: value.to_string(),
+            because,
+            change: change.to_owned(),
+        });
+    }
+
+    fn class(
+        &mut self,
+        request: &Request<'_>,
+        name: &ClassName,
+        class: &ClassProfile,
+        forecast: &Forecast,
+    ) {
+        let wanted = request.settings.class.as_ref();
+        let because = match wanted {
+            Some(wanted) if wanted.value == *name => from(wanted),
+            Some(wanted) => format!(
+                "class {} ({}) has fewer than {LEAST_RUNS} runs",
+                wanted.value,
+                from(wanted)
+            ),
+            None if *name == ClassName::all() => {
+                "no class is given, and none is told by the input".to_owned()
+            }
+            None => "by the size of its input".to_owned(),
+        };
+        let change = "annotations elastic-mem.io/class, elastic-mem.io/input-bytes";
+        self.add("class", name, because, change);
+        let confidence = match forecast.clock {
+            Clock::Wall => Some(class.wall_confidence),
+            Clock::Cpu => class.cpu_confidence,
+        }
+        .unwrap_or_default();
+        let (word, clock) = match (forecast.trusted, forecast.clock) {
+            (true, Clock::Wall) => ("trusted", "wall time"),
+            (true, Clock::Cpu) => ("trusted", "CPU time"),
+            (false, Clock::Wall) => ("of growth alone", "wall time"),
+            (false, Clock::Cpu) => ("of growth alone", "CPU time"),
+        };
+        self.add(
+            "forecast",
+            format!("{word}, by {clock}"),
+            format!(
+                "{} of {} runs left the barrelled hull of the others",
+                confidence.violations, confidence.runs
+            ),
+            "more runs; classes of inputs that differ",
+        );
+    }
+
+    fn largest(
+        &mut self,
+        settings: &FunctionSettings,
+        forecast: &Forecast,
+        margins: &Margins,
+        largest: Bytes,
+    ) {
+        let pad = pad_of(forecast.most, margins);
+        let because = format!(
+            "largest usage of the class {}, and {pad} or 5 %, in steps of {} ({})",
+            forecast.most,
+            settings.step.value,
+            from(&settings.step)
+        );
+        self.add("static grant", largest, because, "memory.step, memory.pad");
+    }
+
+    fn first(&mut self, mode: Mode, grant: Option<Bytes>) {
+        let because = match (grant, mode) {
+            (None, _) => "there is no room below the ceiling",
+            (Some(_), Mode::Static) => "the static grant",
+            (Some(_), _) => "what runs of the class need at first, and the pad",
+        };
+        let value = grant.map_or_else(|| "the ceiling".to_owned(), |grant| grant.to_string());
+        self.add("first grant", value, because.to_owned(), "");
+    }
+
+    fn margins(&mut self, settings: &FunctionSettings) {
+        self.add("pad", settings.pad.value, from(&settings.pad), "memory.pad");
+        let time = |time: std::time::Duration| format!("{} ms", time.as_millis());
+        self.add(
+            "lead",
+            time(settings.lead.value),
+            from(&settings.lead),
+            "memory.lead",
+        );
+        self.add(
+            "settle",
+            time(settings.settle.value),
+            from(&settings.settle),
+            "memory.settle",
+        );
+        self.add(
+            "hold",
+            time(settings.hold.value),
+            from(&settings.hold),
+            "memory.hold",
+        );
+        self.add(
+            "keep-alive",
+            settings.keep_alive.value,
+            from(&settings.keep_alive),
+            "memory.keep-alive",
+        );
+    }
+}

@@ -1,0 +1,246 @@
+//! Limits are lowered by a thread of their own: the kernel may have to drop page cache for it, which takes 10 to 70 ms
+//! and more (measured; `docs/adr`). Raises never wait for it.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::kernel::cgroup::Lever;
+use crate::model::{Bytes, MemoryLimit};
+
+/// Stands for the declared limit.
+const DECLARED: u64 = u64::MAX;
+
+/// Called with the grant, `None` for the ceiling.
+pub type Publish = Box<dyn Fn(Option<Bytes>, Option<Bytes>) + Send>;
+
+/// The limit of one container, between the thread that decides and the one that lowers.
+pub(super) struct Limit {
+    /// For lowering, and for dropping page cache.
+    lever: Lever,
+    /// The OOM killer as it was found (cgroup v1).
+    oom_killer: bool,
+    declared: Mutex<MemoryLimit>,
+    /// What the limit is to be, in bytes or [`DECLARED`].
+    wanted: AtomicU64,
+    /// What it is, as far as we know.
+    applied: AtomicU64,
+    /// How many jobs are on their way.
+    pending: AtomicU32,
+    /// Whether the kernel refused.
+    refused: AtomicBool,
+    publish: Mutex<Option<Publish>>,
+}
+
+impl std::fmt::Debug for Limit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Limit")
+            .field("lever", &self.lever)
+            .field("wanted", &self.wanted)
+            .field("applied", &self.applied)
+            .finish_non_exhaustive()
+    }
+}
+
+enum Job {
+    Lower,
+    Drop(Bytes),
+    Publish(Option<Bytes>, Option<Bytes>),
+}
+
+/// The thread. It ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Lowering(Sender<(Arc<Limit>, Job)>);
+
+impl Lowering {
+    /// # Errors
+    /// What failed, for the log.
+    pub(super) fn start() -> Result<Self, String> {
+        let (sender, receiver) = channel::<(Arc<Limit>, Job)>();
+        std::thread::Builder::new()
+            .name("lowering".to_owned())
+            .stack_size(128 << 10)
+            .spawn(move || {
+                for (limit, job) in receiver {
+                    let work = std::panic::AssertUnwindSafe(|| limit.work(job));
+                    if std::panic::catch_unwind(work).is_err() {
+                        tracing::error!("lowering a limit panicked");
+                        limit.refused.store(true, Ordering::SeqCst);
+                    }
+                    limit.pending.fetch_sub(1, Ordering::SeqCst);
+                }
+            })
+            .map_err(|err| format!("start the thread that lowers limits: {err}"))?;
+        Ok(Self(sender))
+    }
+
+    fn send(&self, limit: &Arc<Limit>, job: Job) {
+        limit.pending.fetch_add(1, Ordering::SeqCst);
+        if self.0.send((Arc::clone(limit), job)).is_err() {
+            limit.pending.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Drops page cache.
+    pub(super) fn drop_cache(&self, limit: &Arc<Limit>, most: Bytes) {
+        self.send(limit, Job::Drop(most));
+    }
+
+    /// Tells others of a grant.
+    pub(super) fn publish(&self, limit: &Arc<Limit>, grant: Option<Bytes>, ceiling: Option<Bytes>) {
+        self.send(limit, Job::Publish(grant, ceiling));
+    }
+}
+
+impl Limit {
+    pub(super) fn new(
+        lever: Lever,
+        oom_killer: bool,
+        declared: MemoryLimit,
+        publish: Option<Publish>,
+    ) -> Self {
+        Self {
+            lever,
+            oom_killer,
+            declared: Mutex::new(declared),
+            wanted: AtomicU64::new(DECLARED),
+            applied: AtomicU64::new(DECLARED),
+            pending: AtomicU32::new(0),
+            refused: AtomicBool::new(false),
+            publish: Mutex::new(publish),
+        }
+    }
+
+    /// The limit that is in force while the ceiling is granted.
+    pub(super) fn declared(&self) -> MemoryLimit {
+        *self.declared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The OOM killer as it was found.
+    pub(super) fn oom_killer(&self) -> bool {
+        self.oom_killer
+    }
+
+    pub(super) fn declare(&self, limit: MemoryLimit) {
+        *self.declared.lock().unwrap_or_else(PoisonError::into_inner) = limit;
+    }
+
+    /// Whether nothing is on its way.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.pending.load(Ordering::SeqCst) == 0
+    }
+
+    /// Whether the kernel has refused since this was last asked.
+    pub(super) fn was_refused(&self) -> bool {
+        self.refused.swap(false, Ordering::SeqCst)
+    }
+
+    /// The limit in force, as far as we know.
+    pub(super) fn applied(&self) -> MemoryLimit {
+        match self.applied.load(Ordering::SeqCst) {
+            DECLARED => self.declared(),
+            bytes => i64::try_from(bytes).map_or(MemoryLimit::None, MemoryLimit::Bytes),
+        }
+    }
+
+    /// Grants so much; `None` is the ceiling. A raise is done with `lever`, at once; the rest by the other thread.
+    /// `now`: nothing is in use that would have to be dropped, so that this thread can lower it.
+    ///
+    /// # Errors
+    /// What the kernel says to a raise.
+    pub(super) fn grant(
+        self: &Arc<Self>,
+        grant: Option<Bytes>,
+        lever: &Lever,
+        lowering: &Lowering,
+        now: bool,
+    ) -> crate::kernel::Result<()> {
+        let wanted = grant.map_or(DECLARED, Bytes::get);
+        let before = self.wanted.swap(wanted, Ordering::SeqCst);
+        if wanted < before && !now {
+            lowering.send(self, Job::Lower);
+            return Ok(());
+        }
+        self.apply(lever, wanted)
+    }
+
+    /// Lets go: the declared limit and the OOM killer as they were, unless somebody else has written the limit.
+    pub(super) fn restore(&self, lever: &Lever) {
+        self.wanted.store(DECLARED, Ordering::SeqCst);
+        if let Err(err) = self.apply(lever, DECLARED)
+            && !err.is_gone()
+        {
+            tracing::error!(
+                "a limit was not given back: {}",
+                crate::runtime::chain(&err)
+            );
+        }
+    }
+
+    /// Only the OOM killer: the limit is somebody else's.
+    pub(super) fn leave(&self, lever: &Lever) {
+        self.wanted.store(DECLARED, Ordering::SeqCst);
+        self.applied.store(DECLARED, Ordering::SeqCst);
+        if let Err(err) = lever.set_oom_killer(self.oom_killer)
+            && !err.is_gone()
+        {
+            tracing::error!(
+                "the OOM killer is not as it was: {}",
+                crate::runtime::chain(&err)
+            );
+        }
+    }
+
+    fn apply(&self, lever: &Lever, wanted: u64) -> crate::kernel::Result<()> {
+        if wanted == DECLARED {
+            // The killer comes last: a task that waits at the limit goes on first, instead of being killed.
+            lever.set(self.declared())?;
+            self.applied.store(DECLARED, Ordering::SeqCst);
+            return lever.set_oom_killer(self.oom_killer);
+        }
+        if self.applied.load(Ordering::SeqCst) == DECLARED {
+            lever.set_oom_killer(false)?;
+        }
+        let limit = i64::try_from(wanted).map_or(MemoryLimit::None, MemoryLimit::Bytes);
+        lever.set(limit)?;
+        self.applied.store(wanted, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn work(&self, job: Job) {
+        match job {
+            Job::Lower => self.lower(),
+            Job::Drop(most) => {
+                if let Err(err) = self.lever.drop_cache(most) {
+                    tracing::debug!("page cache not dropped: {}", crate::runtime::chain(&err));
+                }
+            }
+            Job::Publish(grant, ceiling) => {
+                let publish = self.publish.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(publish) = publish.as_ref() {
+                    publish(grant, ceiling);
+                }
+            }
+        }
+    }
+
+    /// Follows what is wanted until nothing else is: a raise may have come in between, and has been undone then.
+    fn lower(&self) {
+        let mut wanted = self.wanted.load(Ordering::SeqCst);
+        loop {
+            match self.apply(&self.lever, wanted) {
+                Ok(()) => {}
+                Err(err) if err.is_gone() => return,
+                Err(err) => {
+                    tracing::debug!("limit not lowered: {}", crate::runtime::chain(&err));
+                    self.refused.store(true, Ordering::SeqCst);
+                }
+            }
+            let now = self.wanted.load(Ordering::SeqCst);
+            if now == wanted {
+                return;
+            }
+            wanted = now;
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! What is done with the limit of one container that is being sampled.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Edge;
+use super::lowering::{Limit, Lowering, Publish};
+use crate::guardian::Guardian;
+use crate::kernel::cgroup::{Cgroup, Failures, Lever, Meter, Version};
+use crate::model::plan::Plan;
+use crate::model::trace::{Phase, Sample};
+use crate::model::{Bytes, MemoryLimit};
+use crate::policy::step::{Guard, Look, Note};
+use crate::runtime::chain;
+
+/// A container whose limit follows it is looked at so often while it works: what it can grow by in this time and in that
+/// of a late look has room in the pad.
+const WORKING: Duration = Duration::from_millis(4);
+/// The same while it rests.
+const RESTING: Duration = Duration::from_millis(10);
+/// How often others are told of the grant.
+const TELLING: Duration = Duration::from_secs(1);
+
+/// What the containers of a process share.
+#[derive(Debug)]
+pub(super) struct Hands {
+    pub(super) lowering: Lowering,
+    pub(super) guardian: Guardian,
+}
+
+impl Hands {
+    /// # Errors
+    /// What failed, for the log.
+    pub(super) fn new() -> Result<Self, String> {
+        Ok(Self {
+            lowering: Lowering::start()?,
+            guardian: Guardian::start()?,
+        })
+    }
+}
+
+/// The limit of one container.
+#[derive(Debug)]
+pub(super) struct Tuning {
+    key: u64,
+    name: String,
+    version: Version,
+    guard: Guard,
+    /// For raises, and for giving the limit back.
+    lever: Lever,
+    limit: Arc<Limit>,
+    recorded: Option<MemoryLimit>,
+    told: Option<(Duration, Option<Bytes>)>,
+    times_met: u64,
+}
+
+impl Tuning {
+    /// Takes over the limit of a container that waits for its start.
+    ///
+    /// # Errors
+    /// What failed, for the log: the limit is as it was then.
+    pub(super) fn attach(
+        key: u64,
+        name: &str,
+        cgroup: &Cgroup,
+        meter: &Meter,
+        plan: &Plan,
+        publish: Option<Publish>,
+        hands: &mut Hands,
+    ) -> Result<Self, String> {
+        let lever = Lever::open(cgroup).map_err(|err| chain(&err))?;
+        let lowering = Lever::open(cgroup).map_err(|err| chain(&err))?;
+        let mut declared = lever.get().map_err(|err| chain(&err))?;
+        let oom_killer = lever.has_oom_killer().map_err(|err| chain(&err))?;
+        if let Some(lowered) = plan.lowered {
+            declared = i64::try_from(lowered.get()).map_or(MemoryLimit::None, MemoryLimit::Bytes);
+            lever.set(declared).map_err(|err| chain(&err))?;
+        }
+        // Nothing is lowered that nobody watches over.
+        hands.guardian.guard(key, &lever, declared, oom_killer)?;
+        Ok(Self {
+            key,
+            name: name.to_owned(),
+            version: cgroup.version,
+            guard: Guard::new(plan, declared, met(cgroup.version, meter)),
+            lever,
+            limit: Arc::new(Limit::new(lowering, oom_killer, declared, publish)),
+            recorded: None,
+            told: None,
+            times_met: 0,
+        })
+    }
+
+    /// How often the container is to be looked at, at least.
+    pub(super) fn period(&self, phase: Phase) -> Duration {
+        match phase {
+            Phase::KeepAlive => RESTING,
+            _ => WORKING,
+        }
+    }
+
+    /// Acts on a look. The limit goes into the sample whenever it has changed.
+    pub(super) fn look(
+        &mut self,
+        sample: &mut Sample,
+        meter: &Meter,
+        phase: Phase,
+        first: bool,
+        hands: &Hands,
+    ) {
+        let at = sample.at;
+        if self.limit.was_refused() {
+            let grant = self.guard.refused(at);
+            self.apply(grant, hands, false);
+        }
+        let read = match self.version {
+            Version::V1 => sample.limit,
+            Version::V2 => sample.high,
+        };
+        let look = Look {
+            at,
+            usage: sample.usage.unwrap_or_default(),
+            cpu: sample.cpu,
+            file: sample.file,
+            met: met(self.version, meter),
+            limit: read.filter(|_| self.limit.is_at_rest()),
+            idle: phase == Phase::KeepAlive,
+        };
+        let step = self.guard.look(&look);
+        if let Some(note) = step.note {
+            self.tell(note);
+        }
+        self.apply(step.grant, hands, first);
+        if let Some(most) = step.drop_cache {
+            hands.lowering.drop_cache(&self.limit, most);
+        }
+        self.record(sample);
+        self.publish(at, hands);
+    }
+
+    /// Raises to the ceiling for whoever is about to change the container.
+    pub(super) fn hold(&mut self, hands: &Hands) {
+        let grant = self.guard.hold();
+        self.apply(grant, hands, false);
+    }
+
+    /// Ends a hold: the limit in force is the declared one now.
+    ///
+    /// # Errors
+    /// Why the limit cannot be looked after any more.
+    pub(super) fn release(
+        &mut self,
+        at: Duration,
+        meter: &Meter,
+        hands: &mut Hands,
+    ) -> Result<(), String> {
+        let declared = self.lever.get().map_err(|err| chain(&err))?;
+        let hard = meter.limits().0;
+        if self.version == Version::V2 && declared != self.limit.declared() {
+            return Err("memory.high was set by somebody else".to_owned());
+        }
+        let ceiling = match hard {
+            Some(MemoryLimit::Bytes(bytes)) => u64::try_from(bytes).ok().map(Bytes::new),
+            Some(MemoryLimit::None) | None => None,
+        };
+        if self.version == Version::V1 && ceiling.is_none() {
+            return Err("no limit is declared any more".to_owned());
+        }
+        self.limit.declare(declared);
+        hands.guardian.ceiling(self.key, declared)?;
+        self.guard.release(at, ceiling, declared);
+        Ok(())
+    }
+
+    /// A request begins or ends.
+    pub(super) fn edge(&mut self, at: Duration, edge: &Edge, hands: &Hands) {
+        match edge {
+            Edge::Begin { input, class } => {
+                let grant = self.guard.begin(at, class.as_ref(), *input);
+                self.apply(grant, hands, false);
+            }
+            Edge::End => self.guard.end(at),
+        }
+    }
+
+    /// Watches over it again: the guardian is a new one.
+    ///
+    /// # Errors
+    /// What failed, for the log.
+    pub(super) fn guard_again(&self, guardian: &mut Guardian) -> Result<(), String> {
+        guardian.guard(
+            self.key,
+            &self.lever,
+            self.limit.declared(),
+            self.limit.oom_killer(),
+        )
+    }
+
+    /// Gives the limit back.
+    pub(super) fn detach(self, hands: &mut Hands) {
+        let key = self.key;
+        drop(self);
+        hands.guardian.forget(key);
+    }
+
+    /// How often its limit was met.
+    pub(super) fn times_met(&self) -> u64 {
+        self.times_met
+    }
+
+    fn apply(&mut self, grant: Option<Option<Bytes>>, hands: &Hands, now: bool) {
+        let Some(grant) = grant else { return };
+        if let Err(err) = self.limit.grant(grant, &self.lever, &hands.lowering, now)
+            && !err.is_gone()
+        {
+            tracing::warn!(container = self.name, "limit not changed: {}", chain(&err));
+        }
+    }
+
+    fn record(&mut self, sample: &mut Sample) {
+        let now = self.limit.applied();
+        if self.recorded.replace(now) == Some(now) {
+            return;
+        }
+        match self.version {
+            Version::V1 => sample.limit = Some(now),
+            Version::V2 => sample.high = Some(now),
+        }
+    }
+
+    fn publish(&mut self, at: Duration, hands: &Hands) {
+        let grant = self.guard.grant();
+        let due = self
+            .told
+            .is_none_or(|(then, told)| told != grant && at.saturating_sub(then) >= TELLING);
+        if due {
+            self.told = Some((at, grant));
+            hands
+                .lowering
+                .publish(&self.limit, grant, self.guard.ceiling());
+        }
+    }
+
+    fn tell(&mut self, note: Note) {
+        let container = self.name.as_str();
+        match note {
+            Note::Outside { usage, most } => tracing::info!(
+                container,
+                %usage,
+                %most,
+                "uses more than any run that is known: granted its ceiling, followed from above after that"
+            ),
+            Note::Met { times, grant } => {
+                self.times_met = self.times_met.saturating_add(times);
+                tracing::warn!(container, times, %grant, "met its limit: raised to its ceiling");
+            }
+            Note::Foreign { found } => {
+                self.limit.leave(&self.lever);
+                tracing::warn!(
+                    container,
+                    found = found.as_spec(),
+                    "its limit was written by somebody else: left alone"
+                );
+            }
+            Note::Restored => tracing::info!(container, "its limit is as declared: granted again"),
+        }
+    }
+}
+
+impl Drop for Tuning {
+    /// Also when the sampler panics.
+    fn drop(&mut self) {
+        if self.guard.is_aside() {
+            self.limit.leave(&self.lever);
+        } else {
+            self.limit.restore(&self.lever);
+        }
+    }
+}
+
+/// How often the limit that is moved was met.
+fn met(version: Version, meter: &Meter) -> u64 {
+    let Failures { limit, high } = meter.failures().unwrap_or_default();
+    match version {
+        Version::V1 => limit,
+        Version::V2 => high,
+    }
+}
