@@ -4,6 +4,7 @@
 //! could not start the process. The last line of the log says why.
 
 mod args;
+mod config;
 mod cost;
 mod log;
 mod output;
@@ -26,6 +27,7 @@ use crate::model::ContainerId;
 use crate::monitor;
 use crate::policy::identity::MODE;
 use crate::runtime::{self, RuntimeError, Store, chain};
+use args::config::ConfigVerb;
 use args::{Args, Verb};
 
 /// A failure with the exit code it has and the words before it.
@@ -81,12 +83,16 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    if let Some(err) = config_error {
-        if matches!(args.verb, Verb::Config(_)) {
-            log.fatal(&chain(&err));
-            return ExitCode::FAILURE;
+    match (config_error, &args.verb) {
+        (None, _) => {}
+        (Some(err), Verb::Config(verb)) => {
+            // `check` finds it, and all the others.
+            if matches!(verb.verb, ConfigVerb::Show(_)) {
+                log.fatal(&chain(&err));
+                return ExitCode::FAILURE;
+            }
         }
-        tracing::warn!("configuration not used: {}", chain(&err));
+        (Some(err), _) => tracing::warn!("configuration not used: {}", chain(&err)),
     }
     match execute(&program, args, &config) {
         Ok(code) => ExitCode::from(code),
@@ -277,7 +283,10 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
         Verb::Features => output::json(&runtime::features())?,
         Verb::Checkpoint(_) => return Err(Failure::new("checkpoint is not supported")),
         Verb::Restore(_) => return Err(Failure::new("restore is not supported")),
-        Verb::Config(verb) => show_config(&verb, config)?,
+        Verb::Config(verb) => match verb.verb {
+            ConfigVerb::Show(verb) => config::show(&verb, config)?,
+            ConfigVerb::Check(verb) => config::check(&verb, args.config.as_deref())?,
+        },
         Verb::Cost(verb) => cost::run(&verb, config)?,
         Verb::Profile(verb) => return profile::run(&verb, config),
         Verb::Trace(verb) => trace::run(
@@ -392,13 +401,6 @@ fn spec(verb: &args::Spec) -> Result<(), Failure> {
         ))),
         other => other.map_err(|err| Failure::new(format!("write {}: {err}", path.display()))),
     }
-}
-
-fn show_config(verb: &args::ShowConfig, config: &Config) -> Result<(), Failure> {
-    if verb.json {
-        return Ok(output::json(&output::config_json(config))?);
-    }
-    Ok(output::text(&output::config_table(config))?)
 }
 
 /// The value of a global option before the command line is understood as a whole.

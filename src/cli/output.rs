@@ -6,9 +6,7 @@ use std::path::Path;
 
 use clap_complete::Shell;
 use serde::Serialize;
-use serde_json::{Value, json};
 
-use crate::config::Config;
 use crate::runtime::StateReport;
 
 /// Prints text; a reader that has gone away is no failure.
@@ -57,25 +55,6 @@ pub(super) fn container_table(reports: &[StateReport]) -> String {
     }));
     // As wide as runc's: scripts cut columns.
     table(&rows, 12, 3)
-}
-
-/// The table of `config`.
-pub(super) fn config_table(config: &Config) -> String {
-    let mut rows = vec![["KEY", "VALUE", "FROM"].map(str::to_owned)];
-    for (info, value, origin) in config.settings() {
-        rows.push([info.key.to_owned(), value, origin.to_string()]);
-    }
-    table(&rows, 0, 2)
-}
-
-/// The JSON of `config`.
-pub(super) fn config_json(config: &Config) -> Value {
-    let mut out = serde_json::Map::new();
-    for (info, value, origin) in config.settings() {
-        let entry = json!({"value": value, "from": origin.to_string(), "meaning": info.meaning});
-        out.insert(info.key.to_owned(), entry);
-    }
-    Value::Object(out)
 }
 
 pub(super) fn table<const N: usize>(rows: &[[String; N]], least: usize, gap: usize) -> String {

@@ -129,6 +129,28 @@ impl FunctionTable {
 impl Config {
     /// How a function is to be treated.
     pub fn for_function(&self, function: &FunctionKey) -> FunctionSettings {
+        self.with(&matching(&self.functions, function))
+    }
+
+    /// Every value of a table `[functions.NAME]` with its whole key, as text, and with its origin.
+    pub fn table_settings(&self) -> Vec<(String, OptionInfo, String, Origin)> {
+        let mut found = Vec::new();
+        for (name, table) in &self.functions {
+            let settings = self.with(&[table]);
+            for (info, (key, value, origin)) in
+                FUNCTION_OPTIONS.into_iter().zip(settings.settings())
+            {
+                if let (Some(value), Origin::Function { .. }) = (value, origin) {
+                    let key = format!("{FUNCTIONS}.{name:?}.{key}");
+                    found.push((key, info, value, origin.clone()));
+                }
+            }
+        }
+        found
+    }
+
+    /// What these tables, the first ones before later ones, and then the options of all functions say.
+    fn with(&self, tables: &[&FunctionTable]) -> FunctionSettings {
         fn first<T: Clone>(
             tables: &[&FunctionTable],
             get: impl Fn(&FunctionTable) -> &Option<Setting<T>>,
@@ -138,22 +160,21 @@ impl Config {
         fn or<T: Clone>(found: Option<Setting<T>>, all: &Setting<T>) -> Setting<T> {
             found.unwrap_or_else(|| all.clone())
         }
-        let tables = matching(&self.functions, function);
         FunctionSettings {
-            mode: or(first(&tables, |table| &table.mode), &self.memory_mode),
-            class: first(&tables, |table| &table.class),
-            slo: first(&tables, |table| &table.slo),
-            floor: first(&tables, |table| &table.floor),
-            ceiling: first(&tables, |table| &table.ceiling),
-            pad: or(first(&tables, |table| &table.pad), &self.memory_pad),
-            lead: or(first(&tables, |table| &table.lead), &self.memory_lead),
-            settle: or(first(&tables, |table| &table.settle), &self.memory_settle),
-            hold: or(first(&tables, |table| &table.hold), &self.memory_hold),
+            mode: or(first(tables, |table| &table.mode), &self.memory_mode),
+            class: first(tables, |table| &table.class),
+            slo: first(tables, |table| &table.slo),
+            floor: first(tables, |table| &table.floor),
+            ceiling: first(tables, |table| &table.ceiling),
+            pad: or(first(tables, |table| &table.pad), &self.memory_pad),
+            lead: or(first(tables, |table| &table.lead), &self.memory_lead),
+            settle: or(first(tables, |table| &table.settle), &self.memory_settle),
+            hold: or(first(tables, |table| &table.hold), &self.memory_hold),
             keep_alive: or(
-                first(&tables, |table| &table.keep_alive),
+                first(tables, |table| &table.keep_alive),
                 &self.memory_keep_alive,
             ),
-            step: or(first(&tables, |table| &table.step), &self.memory_step),
+            step: or(first(tables, |table| &table.step), &self.memory_step),
         }
     }
 }

@@ -12,6 +12,7 @@ on_every_containerd! {
     a_run_leaves_a_trace,
     a_short_run_leaves_a_trace,
     a_container_that_wants_none_leaves_no_trace,
+    a_function_that_is_off_leaves_no_trace,
     runs_in_parallel_leave_a_trace_each,
 }
 
@@ -98,6 +99,15 @@ fn a_short_run_leaves_a_trace(c: &mut Case) {
 fn a_container_that_wants_none_leaves_no_trace(c: &mut Case) {
     let off = "--rm --annotation elastic-mem.io/mode=off";
     assert_eq!(c.run(off, "a", "true").output().code, 0);
+    assert_eq!(c.run("--rm", "b", "true").output().code, 0);
+    if trace(c, "b").is_some() {
+        assert_eq!(traces(c, "a").len(), 0);
+    }
+}
+
+fn a_function_that_is_off_leaves_no_trace(c: &mut Case) {
+    let name = "--rm --annotation elastic-mem.io/function=any-unwatched";
+    assert_eq!(c.run(name, "a", "true").output().code, 0);
     assert_eq!(c.run("--rm", "b", "true").output().code, 0);
     if trace(c, "b").is_some() {
         assert_eq!(traces(c, "a").len(), 0);

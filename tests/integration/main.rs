@@ -30,6 +30,7 @@ mod bad_config;
 mod bad_usage;
 mod capabilities;
 mod concurrency;
+mod config;
 mod cost;
 mod crash;
 mod devices;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use elastic_mem::config::{Config, OPTIONS, Origin};
+use elastic_mem::config::{Config, FUNCTION_OPTIONS, OPTIONS, Origin};
 
 use crate::harness::{Cmd, host, skip};
 
@@ -134,13 +134,15 @@ fn rules() -> Vec<(String, String)> {
     rows.collect()
 }
 
-/// `config/elastic-mem.toml` holds every option as a comment `#key = value`; prose begins with a blank.
+/// `config/elastic-mem.toml` holds every option as a comment `#key = value`, or `#[table]`; prose begins with a blank.
 #[test]
 fn the_example_configuration_has_every_option_at_its_default() {
     let text: String = read("config/elastic-mem.toml")
         .lines()
         .map(|line| match line.strip_prefix('#') {
-            Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => format!("{rest}\n"),
+            Some(rest) if rest.starts_with(|c: char| c == '[' || c.is_ascii_lowercase()) => {
+                format!("{rest}\n")
+            }
             _ => format!("{line}\n"),
         })
         .collect();
@@ -158,6 +160,10 @@ fn the_example_configuration_has_every_option_at_its_default() {
             assert_eq!(*value, expected, "{}", info.key);
         }
     }
+    // Those of functions have no default.
+    let tables = config.table_settings();
+    let keys: Vec<_> = tables.iter().map(|(_, info, _, _)| info.key).collect();
+    assert_eq!(keys, FUNCTION_OPTIONS.map(|info| info.key));
 }
 
 #[test]
@@ -178,6 +184,11 @@ fn every_option_is_documented_with_default_and_values() {
                 "{row}: the default is {value}"
             );
         }
+    }
+    let plain = text.replace('`', "");
+    for info in FUNCTION_OPTIONS {
+        let row = format!("| {} | {} | {} |", info.key, info.values, info.meaning);
+        assert!(plain.lines().any(|line| line == row), "no row {row}");
     }
 }
 

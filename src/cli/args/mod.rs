@@ -1,5 +1,6 @@
 //! Options and arguments, as runc has them. Options may stand before or after the container's name.
 
+pub(super) mod config;
 mod cost;
 mod exec;
 mod plot;
@@ -19,6 +20,7 @@ use nix::sys::signal::Signal;
 use crate::config::LogFormat;
 use crate::model::ContainerId;
 use crate::runtime::{CreateOptions, RuntimeError};
+use config::Config;
 pub(super) use cost::{Cost, Measured};
 pub(super) use exec::Exec;
 pub(super) use plot::{
@@ -144,8 +146,8 @@ pub(super) enum Verb {
     Checkpoint(Anything),
     /// Not supported
     Restore(Anything),
-    /// Show the configuration and where each value comes from
-    Config(ShowConfig),
+    /// Show the configuration and where each value comes from, or look for mistakes in it
+    Config(Config),
     /// Compute what a function costs at providers, and how much of it is wasted
     Cost(Box<Cost>),
     /// Look at and change what is known of functions
@@ -380,13 +382,6 @@ pub(super) struct Spec {
 pub(super) struct Anything {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     _args: Vec<String>,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(super) struct ShowConfig {
-    /// Print JSON
-    #[arg(long)]
-    pub(super) json: bool,
 }
 
 #[derive(Debug, ClapArgs)]

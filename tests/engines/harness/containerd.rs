@@ -74,7 +74,10 @@ impl Containerd {
         let runc = host::runc_program().expect("runc");
         std::os::unix::fs::symlink(runc, bin.join("runc")).expect("link");
         fs::write(daemon.dir().join("config.toml"), daemon.config()).expect("config");
-        let settings = format!("profile.folder = {:?}\n", daemon.profiles());
+        let settings = format!(
+            "profile.folder = {:?}\n[functions.\"*-unwatched\"]\nmode = \"off\"\n",
+            daemon.profiles()
+        );
         fs::write(daemon.settings(), settings).expect("settings");
         prepare(daemon.dir());
         daemon.launch();
@@ -126,7 +129,8 @@ address = "{dir}/c.sock.ttrpc"
         )
     }
 
-    /// The configuration of our runtimes below this daemon: as it is without one, but traces lie with the daemon.
+    /// The configuration of our runtimes below this daemon: as it is without one, but traces lie with the daemon, and
+    /// functions whose name ends in `-unwatched` leave none.
     pub fn settings(&self) -> PathBuf {
         self.dir().join("elastic-mem.toml")
     }
