@@ -154,7 +154,7 @@ impl Waiting {
     }
 
     /// It goes on and is not killed.
-    fn is_freed(mut self) {
+    fn goes_on(mut self) {
         let status = eventually(|| self.child.try_wait().expect("wait"));
         assert!(status.expect("it goes on").success());
         assert_eq!(self.meter.events().1, Some(0), "kills");
@@ -171,7 +171,7 @@ fn a_killed_tuner_leaves_no_limit_behind() {
     let tuner = Tuner::start(&group);
     let waiting = Waiting::in_group(&group);
     tuner.signal(Signal::SIGKILL);
-    waiting.is_freed();
+    waiting.goes_on();
     wait_until("the guardian ends", || !processes::is_alive(tuner.guardian));
     let log = tuner.log();
     assert_eq!(log.lines().count(), 1, "{log}");
@@ -188,7 +188,7 @@ fn a_tuner_that_stands_still_loses_its_grants_and_may_go_on() {
     assert!(waiting.lever.is_under_oom().expect("read"));
     let start = Instant::now();
     tuner.signal(Signal::SIGSTOP);
-    waiting.is_freed();
+    waiting.goes_on();
     let took = start.elapsed();
     say(&format!(
         "limits of a stopped tuner are back after {took:?}"
@@ -213,7 +213,7 @@ fn a_tuner_that_hangs_is_as_one_that_is_stopped() {
     let mut tuner = Tuner::start(&group);
     let waiting = Waiting::in_group(&group);
     tuner.tell("silent");
-    waiting.is_freed();
+    waiting.goes_on();
     tuner.end();
 }
 
@@ -223,7 +223,7 @@ fn a_tuner_that_ends_without_a_word_leaves_no_limit_behind() {
     let mut tuner = Tuner::start(&group);
     let waiting = Waiting::in_group(&group);
     tuner.end();
-    waiting.is_freed();
+    waiting.goes_on();
 }
 
 #[test]
@@ -253,7 +253,7 @@ fn signals_to_the_tuners_session_do_not_reach_the_guardian() {
     let waiting = Waiting::in_group(&group);
     assert!(processes::is_alive(tuner.guardian));
     tuner.signal(Signal::SIGKILL);
-    waiting.is_freed();
+    waiting.goes_on();
 }
 
 #[test]

@@ -37,6 +37,7 @@ mod devices;
 mod engine;
 mod exec;
 mod exit;
+mod grants;
 mod guardian;
 mod hooks;
 mod kernel_mounts;

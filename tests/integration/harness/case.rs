@@ -53,6 +53,9 @@ const SETTINGS: &str = concat!(
     "/tests/integration/harness/off.toml"
 );
 
+/// Stands in the root folder, where no container can be called so.
+const OWN_SETTINGS: &str = ".settings.toml";
+
 impl Case {
     pub fn new(program: PathBuf) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
@@ -128,11 +131,21 @@ impl Case {
         self.spec()["process"]["args"] = json!(["sleep", "1000"]);
     }
 
+    /// Another configuration than the usual one of tests.
+    pub fn configure(&mut self, toml: &str) {
+        std::fs::write(self.root.path().join(OWN_SETTINGS), toml).expect("settings");
+    }
+
+    fn settings(&self) -> PathBuf {
+        let own = self.root.path().join(OWN_SETTINGS);
+        if own.exists() { own } else { SETTINGS.into() }
+    }
+
     /// A command without the global flags.
     pub fn bare(&self) -> Cmd {
         Cmd::new(&self.program)
             .env(leaks::MARK, &self.mark)
-            .env("ELASTIC_MEM_CONFIG", SETTINGS)
+            .env("ELASTIC_MEM_CONFIG", self.settings())
             .dir(self.bundle.path())
     }
 

@@ -1,0 +1,268 @@
+//! Limits that follow a container which the monitor looks after, as below Docker. On cgroup v2: tests/system.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use elastic_mem::model::profile::BinWidth;
+use elastic_mem::model::trace::{COLUMNS, Trace, VERSION_LINE};
+use elastic_mem::model::{FunctionKey, RunId};
+use elastic_mem::policy::learn::digest;
+use elastic_mem::profile::Store;
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::common::wait_until;
+use crate::harness::{Case, cgroups, host, ours, processes, skip};
+
+const MIB: u64 = 1 << 20;
+/// What the containers declare.
+const CEILING: u64 = 256 * MIB;
+/// What runs of the function have needed.
+const KNOWN: u64 = 40 * MIB;
+
+/// A container of a function of which some runs are known, in mode `elastic`.
+fn elastic(scenario: impl FnOnce(&mut Case)) {
+    if !cgroups::has_v1("memory") || !nix::unistd::geteuid().is_root() {
+        return skip("no v1 memory hierarchy, or no root");
+    }
+    if host::name_of(&host::our_program()) == "runc" {
+        return skip("runc grants nothing");
+    }
+    ours(|c| {
+        let folder = store(c);
+        c.configure(&format!(
+            "memory.mode = \"elastic\"\nprofile.folder = {:?}\nmemory.hold = \"2s\"\n",
+            folder.display().to_string()
+        ));
+        let function = key(c);
+        let digests = (0..4).map(|number| {
+            let trace: Trace = run(&function, number).parse().expect("trace");
+            digest(&trace, BinWidth::default()).expect("digest")
+        });
+        Store::new(folder, 5)
+            .add(&function, digests.collect(), &[])
+            .expect("profile");
+        let spec = c.spec();
+        spec["annotations"]["elastic-mem.io/function"] = json!("known");
+        spec["linux"]["resources"]["memory"]["limit"] = json!(CEILING);
+        scenario(c);
+    });
+}
+
+fn write_limit(c: &Case, bytes: u64) {
+    let file = cgroups::dirs(c.cgroup())
+        .into_iter()
+        .map(|dir| dir.join("memory.limit_in_bytes"))
+        .find(|file| file.exists());
+    fs::write(file.expect("the file"), bytes.to_string()).expect("write");
+}
+
+fn store(c: &Case) -> PathBuf {
+    c.root().join(".store")
+}
+
+fn key(c: &Case) -> FunctionKey {
+    let namespace = c.root().file_name().expect("name").to_string_lossy();
+    FunctionKey::new(&namespace, "known")
+}
+
+/// Ten seconds with [`KNOWN`] from the tenth millisecond on.
+fn run(function: &FunctionKey, number: u32) -> String {
+    let run: RunId = format!("run-{number}").parse().expect("run");
+    let mut text = format!(
+        "{VERSION_LINE}\n# context {{\"run\":{:?},\"function\":{:?},\"mode\":\"observe\"}}\n{}\n",
+        run.as_str(),
+        function.as_str(),
+        COLUMNS.join(",")
+    );
+    for (at, held) in [(0, 4 * MIB), (10_000, KNOWN), (10_000_000, KNOWN)] {
+        text += &format!("{at},{held},{held},0,0,0,,,{at},0,,,,\n");
+    }
+    text + "# end {\"code\":0,\"oomKills\":0}\n"
+}
+
+fn limit(c: &Case) -> u64 {
+    c.cgroup_file("memory.limit_in_bytes")
+        .parse()
+        .expect("limit")
+}
+
+fn has_oom_killer(c: &Case) -> bool {
+    c.cgroup_file("memory.oom_control")
+        .contains("oom_kill_disable 0")
+}
+
+fn is_granted_less(c: &Case) {
+    wait_until("less is granted", || limit(c) < 64 * MIB);
+}
+
+fn is_given_back(c: &Case) {
+    wait_until("the ceiling is granted", || limit(c) == CEILING);
+    wait_until("the OOM killer is on", || has_oom_killer(c));
+    assert_eq!(c.status(), "running");
+}
+
+fn monitor(c: &Case) -> i32 {
+    let is_monitor = |pid: &i32| {
+        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        words.split(|b| *b == 0).any(|word| word == b"monitor")
+    };
+    let found = c.processes().into_iter().map(|(pid, _)| pid);
+    found.into_iter().find(is_monitor).expect("a monitor")
+}
+
+#[test]
+fn i2_an_idle_container_is_granted_what_it_needs_and_never_more_than_declared() {
+    elastic(|c| {
+        c.up();
+        is_granted_less(c);
+        assert!(!has_oom_killer(c));
+        let used: u64 = c
+            .cgroup_file("memory.usage_in_bytes")
+            .parse()
+            .expect("usage");
+        let granted = limit(c);
+        assert!(
+            granted >= used + 7 * MIB && granted <= used + 10 * MIB,
+            "{used} {granted}"
+        );
+    });
+}
+
+/// The program of the container is there before the limit: it never sees less than it needs.
+#[test]
+fn i10_a_container_that_grows_beyond_what_is_known_ends_as_it_would_have() {
+    elastic(|c| {
+        // 100 MiB at once, where 40 were known, and again and again.
+        c.script("for i in 1 2 3 4 5 6; do dd if=/dev/zero of=/dev/null bs=100M count=1 2>/dev/null || exit 9; sleep 0.3; done");
+        c.create();
+        c.ok("start ID");
+        let mut most = 0;
+        while c.status() == "running" {
+            most = most.max(limit(c));
+        }
+        assert!(most <= CEILING, "{most}");
+        assert!(c.cgroup_file("memory.oom_control").contains("oom_kill 0"));
+        let trace = the_trace(c);
+        assert!(
+            trace
+                .peak(|s| s.usage)
+                .is_some_and(|peak| peak.get() > 100 * MIB)
+        );
+        assert_eq!(trace.end.expect("end").oom_kills, 0);
+        assert_eq!(
+            trace.context.expect("context").mode.as_deref(),
+            Some("elastic")
+        );
+        let limits = trace.samples.iter().filter_map(|s| s.limit).count();
+        assert!(limits > 2, "{limits}");
+    });
+}
+
+fn the_trace(c: &Case) -> Trace {
+    let mut found = None;
+    wait_until("a trace", || {
+        let store = Store::new(store(c), 5);
+        let traces = store.traces(&key(c)).unwrap_or_default();
+        found = traces.into_iter().next_back().map(|(_, text)| text);
+        found.is_some()
+    });
+    found.expect("a trace").parse().expect("trace")
+}
+
+/// I3, I8.
+#[test]
+fn i3_a_killed_monitor_leaves_no_limit_behind() {
+    elastic(|c| {
+        c.up();
+        is_granted_less(c);
+        assert!(processes::signal(monitor(c), Signal::SIGKILL));
+        is_given_back(c);
+    });
+}
+
+#[test]
+fn i3_a_monitor_that_stands_still_leaves_no_limit_behind() {
+    elastic(|c| {
+        c.up();
+        is_granted_less(c);
+        let monitor = monitor(c);
+        assert!(processes::signal(monitor, Signal::SIGSTOP));
+        is_given_back(c);
+        // It goes on as if somebody else had written the limit, and grants again after a hold.
+        assert!(processes::signal(monitor, Signal::SIGCONT));
+        std::thread::sleep(Duration::from_millis(700));
+        assert_eq!(limit(c), CEILING);
+        is_granted_less(c);
+    });
+}
+
+#[test]
+fn i3_a_killed_guardian_is_replaced() {
+    elastic(|c| {
+        c.up();
+        is_granted_less(c);
+        let guardian = |not: i32| {
+            let found = c.processes().into_iter().map(|(pid, _)| pid);
+            found.into_iter().find(|pid| {
+                let name = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                *pid != not && name.contains("guardian")
+            })
+        };
+        let first = guardian(0).expect("a guardian");
+        assert!(processes::signal(first, Signal::SIGKILL));
+        wait_until("another one", || guardian(first).is_some());
+        is_granted_less(c);
+        assert!(processes::signal(monitor(c), Signal::SIGKILL));
+        is_given_back(c);
+    });
+}
+
+#[test]
+fn i4_a_limit_that_somebody_else_wrote_stays() {
+    elastic(|c| {
+        c.up();
+        is_granted_less(c);
+        let theirs = 100 * MIB;
+        write_limit(c, theirs);
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(3) {
+            assert_eq!(limit(c), theirs);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(has_oom_killer(c));
+        // Reset to what was declared, it is granted again.
+        write_limit(c, CEILING);
+        is_granted_less(c);
+    });
+}
+
+#[test]
+fn i1_a_profile_that_cannot_be_used_stops_nothing() {
+    elastic(|c| {
+        let functions = store(c).join("functions");
+        for function in fs::read_dir(functions).expect("functions").flatten() {
+            fs::write(function.path().join("profile.json"), "{\"version\":1").expect("write");
+        }
+        c.up();
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(limit(c), CEILING);
+        assert_eq!(c.status(), "running");
+    });
+}
+
+/// An OOM that the declared limit would have led to anyway ends the container as it always did.
+#[test]
+fn i10_an_oom_at_the_declared_limit_is_one() {
+    elastic(|c| {
+        c.script("dd if=/dev/zero of=/dev/null bs=400M count=1 2>/dev/null; echo $?; sleep 0.2");
+        c.create();
+        c.ok("start ID");
+        c.wait_for("stopped");
+        let kills = c.cgroup_file("memory.oom_control");
+        assert!(kills.contains("oom_kill 1"), "{kills}");
+        let trace = the_trace(c);
+        assert_eq!(trace.end.expect("end").oom_kills, 1);
+    });
+}
