@@ -11,7 +11,7 @@ use super::{Mode, Origin, Setting, values};
 use crate::model::{Bytes, Priority, duration};
 use crate::policy::identity::{PREFIX, Trusted};
 
-/// An option as documents and `elastic-mem config` show it.
+/// An option as documents and `elastic-mem config show` have it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OptionInfo {
     /// The key with its table.
