@@ -38,12 +38,13 @@ static long long value_of(const char *text, const char *key) {
     return 0;
 }
 
-// What cannot be dropped. cgroup v1 tells of kernel memory only as what remains.
-static long long held_of(const char *stat, long long usage) {
+// What cannot be dropped. cgroup v1 counts kernel memory by itself, to the page; the rest of usage would be that and what
+// processors have charged ahead and nobody uses. Without that counter there is only the rest.
+static long long held_of(const char *stat, long long usage, long long kmem) {
     if (version == 2)
         return value_of(stat, "anon") + value_of(stat, "shmem") + value_of(stat, "kernel");
     long long rss = value_of(stat, "rss"), cache = value_of(stat, "cache"), shmem = value_of(stat, "shmem");
-    long long kernel = usage - rss - cache;
+    long long kernel = kmem >= 0 ? kmem : usage - rss - cache;
     return rss + shmem + (kernel > 0 ? kernel : 0);
 }
 
@@ -51,6 +52,7 @@ static void watch(int parent, const char *name, int timer) {
     char text[16384];
     int folder = openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int usage_file = openat(folder, version == 2 ? "memory.current" : "memory.usage_in_bytes", O_RDONLY | O_CLOEXEC);
+    int kmem_file = version == 2 ? -1 : openat(folder, "memory.kmem.usage_in_bytes", O_RDONLY | O_CLOEXEC);
     int stat_file = openat(folder, "memory.stat", O_RDONLY | O_CLOEXEC);
     int peak_file = openat(folder, version == 2 ? "memory.peak" : "memory.max_usage_in_bytes", O_RDONLY | O_CLOEXEC);
     long long counter = 0;
@@ -58,9 +60,10 @@ static void watch(int parent, const char *name, int timer) {
         if (!text_of(usage_file, text, sizeof text))
             break;
         long long usage = atoll(text);
+        long long kmem = kmem_file >= 0 && text_of(kmem_file, text, sizeof text) ? atoll(text) : -1;
         if (!text_of(stat_file, text, sizeof text))
             break;
-        long long held = held_of(text, usage);
+        long long held = held_of(text, usage, kmem);
         if (peak_file >= 0 && text_of(peak_file, text, sizeof text))
             counter = atoll(text);
         struct timespec time;
@@ -77,6 +80,7 @@ static void watch(int parent, const char *name, int timer) {
     close(folder);
     close(usage_file);
     close(stat_file);
+    close(kmem_file);
     close(peak_file);
 }
 

@@ -68,9 +68,6 @@ pub fn main() -> ExitCode {
         Ok(args) => args,
         Err(code) => return code,
     };
-    if matches!(args.verb, Verb::Monitor(_)) {
-        monitor::enter();
-    }
     // A configuration that cannot be used must not stop containers: defaults, and a warning below.
     let (config, config_error) = match load_config(&args) {
         Ok(config) => (config, None),
@@ -149,12 +146,7 @@ fn parse(program: &str) -> Result<Args, ExitCode> {
 }
 
 /// A container starts with its monitor or without.
-fn leave_monitor(
-    container: &runtime::Container,
-    root: &Path,
-    config: &Config,
-    file: Option<&Path>,
-) {
+fn leave_monitor(container: &runtime::Container, root: &Path, config: &Config) {
     // The monitor finds out about single functions.
     let all_off = config.memory_mode.value == Mode::Off && config.functions.is_empty();
     let annotation = container.state.annotations.get(MODE);
@@ -163,7 +155,7 @@ fn leave_monitor(
     if all_off || own_off || container.status() != runtime::Status::Created {
         return;
     }
-    if let Err(reason) = monitor::leave(root, &container.state.id, file) {
+    if let Err(reason) = monitor::leave(container, root, config) {
         tracing::warn!(reason, "no trace of this container");
     }
 }
@@ -230,12 +222,9 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
             let container = load(&verb.id)?;
             let is_ours = !args.observed && nix::unistd::geteuid().is_root();
             if is_ours {
-                leave_monitor(&container, &root, config, args.config.as_deref());
+                leave_monitor(&container, &root, config);
             }
             runtime::start(&container)?;
-        }
-        Verb::Monitor(verb) => {
-            monitor::main(&load(&verb.id)?, &root, config).map_err(Failure::new)?;
         }
         Verb::State(verb) => output::json(&runtime::state(&load(&verb.id)?))?,
         Verb::Kill(verb) => {

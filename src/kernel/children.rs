@@ -130,6 +130,42 @@ pub fn close_inherited(kept: u32) {
     let _ = unsafe { libc::close_range(first, libc::c_uint::MAX, 0) };
 }
 
+/// Makes a process that was just forked independent of those who started its parent: a session of its own, the root as
+/// its folder, nothing at its standard streams, and no descriptor that its parent was started with. Those that the parent
+/// has opened itself stay open: they are closed on execve(2), and the others are not.
+///
+/// # Errors
+/// The kernel's reason.
+pub fn leave_caller() -> io::Result<()> {
+    nix::unistd::setsid()?;
+    std::env::set_current_dir("/")?;
+    let null = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    for stream in 0..FIRST_GIVEN {
+        // SAFETY: two integers; the standard streams belong to nobody in this process.
+        if unsafe { libc::dup2(null.as_raw_fd(), stream) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    let mut inherited = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let number = entry?.file_name().to_string_lossy().parse::<RawFd>();
+        inherited.extend(number.into_iter().filter(|number| *number >= FIRST_GIVEN));
+    }
+    for number in inherited {
+        // SAFETY: two integers; an error means that it is not open, such as that of the folder that was read.
+        let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+        if flags >= 0 && flags & libc::FD_CLOEXEC == 0 {
+            // SAFETY: one integer; nothing in this process has opened it.
+            unsafe { libc::close(number) };
+        }
+    }
+    nix::sys::prctl::set_name(c"elastic-mem-mon")?;
+    Ok(())
+}
+
 /// Has the kernel kill the program that `command` will start when the caller ends (`PR_SET_PDEATHSIG`, prctl(2)).
 ///
 /// For a caller with a single thread: it is the end of the starting thread that counts.

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::Command;
 
 use nix::fcntl::{AtFlags, FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MemFdCreateFlag, memfd_create};
@@ -21,6 +22,11 @@ use super::{KernelError, Result, read_text};
 
 /// The running executable, also after its file was replaced.
 pub const SELF: &str = "/proc/self/exe";
+/// Settings of glibc's allocator, read when a program begins (GNU C Library manual, "Tunables").
+const TUNABLES: &str = "GLIBC_TUNABLES";
+/// No blocks that each thread keeps for itself, and one heap for all. What one thread allocates and another frees fills
+/// these stores over hundreds of containers.
+const SMALL_HEAP: &str = "glibc.malloc.tcache_count=0:glibc.malloc.arena_max=1";
 /// Set for the second execution only; stops a loop should the protected view not be recognised.
 const MARK: &str = "ELASTIC_MEM_PROTECTED";
 const MOUNT_ATTR_RDONLY: u64 = 0x1;
@@ -70,6 +76,21 @@ pub fn protect() -> io::Result<()> {
         AtFlags::AT_EMPTY_PATH,
     )?;
     Ok(())
+}
+
+/// Has the program that `command` will start, which lives long, keep no more memory than it needs, at some cost of each
+/// allocation. Settings that were given from outside stay.
+pub fn keep_heap_small(command: &mut Command) {
+    if std::env::var_os(TUNABLES).is_none() {
+        command.env(TUNABLES, SMALL_HEAP);
+    }
+}
+
+/// Has the program that `command` will start, which lives for a moment, allocate fast again.
+pub fn keep_heap_fast(command: &mut Command) {
+    if std::env::var_os(TUNABLES).is_some_and(|value| value == SMALL_HEAP) {
+        command.env_remove(TUNABLES);
+    }
 }
 
 /// Gives up what the caller does not need at the moment: freed memory of the heap, and its view of pages of

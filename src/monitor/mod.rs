@@ -4,12 +4,9 @@
 //! container. Whatever goes wrong here costs a trace, never a container.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::io::{PipeWriter, Read, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -17,56 +14,48 @@ use serde_json::Value;
 
 use crate::config::Config;
 use crate::grant::{self, Declared, Prepared};
-use crate::kernel::{children, exe};
+use crate::kernel::{children, exe, process};
 use crate::policy::identity::Facts;
 use crate::profile::{Store, StoreError};
 use crate::runtime::{self, Container, chain};
 use crate::sampler::{Sampler, Subject};
 
-/// What a monitor is called in the list of processes.
-const NAME: &str = "elastic-mem";
-/// Where a monitor finds the pipe through which it tells that it is ready.
-const READY: usize = 0;
 /// How long a start waits for its monitor: longer than the monitor takes on a busy host, and not long for a start.
 const PATIENCE: u16 = 50;
+/// A container that has lived for so long is worth the work of making its monitor small.
+const SHORT: Duration = Duration::from_millis(500);
 /// How long the process waits at a time for the end of the container.
 const TURN: Duration = Duration::from_secs(3600);
 
 /// Starts a monitor for a container whose program is about to start.
 ///
+/// The monitor goes on in a copy of this process: to execute the program anew, with all that a start reads, would cost
+/// several times as much as the monitor itself. Only for a process with a single thread.
+///
 /// # Errors
 /// What failed, for the log; the container has no trace then.
-pub fn leave(root: &Path, id: &str, config: Option<&Path>) -> Result<(), String> {
+pub fn leave(container: &Container, root: &Path, config: &Config) -> Result<(), String> {
     let fail = |what: &'static str| {
         move |err: std::io::Error| format!("{what}: {}", crate::kernel::reason(&err))
     };
-    let (ours, theirs) =
-        nix::unistd::pipe().map_err(|err| fail("a pipe to the monitor")(err.into()))?;
-    {
-        let mut command = Command::new(exe::SELF);
-        command.arg0(NAME).arg("--root").arg(root);
-        if let Some(config) = config {
-            command.arg("--config").arg(config);
+    let (mut ours, theirs) = std::io::pipe().map_err(fail("a pipe to the monitor"))?;
+    let monitor = move || {
+        let done = children::leave_caller()
+            .map_err(fail("detach the monitor"))
+            .and_then(|()| look_after(container, root, config, theirs));
+        match done {
+            Ok(()) => 0,
+            Err(reason) => {
+                tracing::warn!(reason, "no trace of this container");
+                1
+            }
         }
-        command
-            .args(["monitor", id])
-            .current_dir("/")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        children::detach(&mut command);
-        children::give_descriptors(&mut command, vec![theirs])
-            .and_then(|()| command.spawn())
-            .map_err(fail("run a monitor"))?;
-    }
+    };
+    process::fork(monitor).map_err(fail("start a monitor"))?;
     let mut polled = [PollFd::new(ours.as_fd(), PollFlags::POLLIN)];
     let ready = poll(&mut polled, PollTimeout::from(PATIENCE)).is_ok_and(|count| count > 0);
     let mut word = [0];
-    match ready
-        && File::from(ours)
-            .read(&mut word)
-            .is_ok_and(|count| count == 1)
-    {
+    match ready && ours.read(&mut word).is_ok_and(|count| count == 1) {
         true => Ok(()),
         false => {
             Err("the monitor did not get ready: the trace is missing, or its begin is".to_owned())
@@ -74,25 +63,19 @@ pub fn leave(root: &Path, id: &str, config: Option<&Path>) -> Result<(), String>
     }
 }
 
-/// Lets go of what the engine left open in the process that left this one. To be done first.
-pub fn enter() {
-    children::close_inherited(1);
-}
-
 /// Looks after a container until it ends.
-///
-/// # Errors
-/// What failed, for the log.
-pub fn main(container: &Container, root: &Path, config: &Config) -> Result<(), String> {
-    let ready = children::take_given(READY).ok();
+fn look_after(
+    container: &Container,
+    root: &Path,
+    config: &Config,
+    ready: PipeWriter,
+) -> Result<(), String> {
     let init = container
         .init()
         .ok_or_else(|| runtime::RuntimeError::NotRunning.to_string())?;
     let Some(prepared) = prepare(container, root, config)? else {
         // Nothing is to be done, and nobody has to wait for it.
-        if let Some(ready) = ready {
-            tell(ready);
-        }
+        tell(ready);
         return Ok(());
     };
     let folder = &config.profile_folder.value;
@@ -106,13 +89,14 @@ pub fn main(container: &Container, root: &Path, config: &Config) -> Result<(), S
     });
     // An error means that there is no trace.
     let _ = watched.started().blocking_recv();
-    if let Some(ready) = ready {
-        tell(ready);
+    tell(ready);
+    let wait = |time| init.wait_ended(time).map_err(|err| chain(&err));
+    if !wait(SHORT)? {
+        if let Err(err) = exe::give_up_unused_memory() {
+            tracing::debug!("memory not given up: {}", chain(&err));
+        }
+        while !wait(TURN)? {}
     }
-    if let Err(err) = exe::give_up_unused_memory() {
-        tracing::debug!("memory not given up: {}", chain(&err));
-    }
-    while !init.wait_ended(TURN).map_err(|err| chain(&err))? {}
     // How it ended is told to its parent alone.
     let ended = watched.ended(None);
     if let Ok(Some(path)) = ended.written.blocking_recv() {
@@ -126,9 +110,9 @@ pub fn main(container: &Container, root: &Path, config: &Config) -> Result<(), S
 }
 
 /// Says that it is ready, and closes the pipe.
-fn tell(ready: OwnedFd) {
+fn tell(mut ready: PipeWriter) {
     // Nobody waits any more if that fails.
-    let _ = File::from(ready).write_all(&[1]);
+    let _ = ready.write_all(&[1]);
 }
 
 fn prepare(

@@ -179,8 +179,9 @@ impl Folder {
     }
 
     /// Replaces a file in one step. Only for whom holds the [`Lock`]: writers share the temporary name, so that one
-    /// that was killed leaves at most one such file.
-    pub(super) fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
+    /// that was killed leaves at most one such file. Without `safe` a power failure may leave the new name with no content
+    /// or part of it.
+    pub(super) fn replace(&self, name: &str, bytes: &[u8], safe: bool) -> Result<()> {
         let path = self.path.join(name);
         let temporary = format!("{TEMPORARY}{name}");
         let flags = OFlags::WRONLY
@@ -194,8 +195,10 @@ impl Folder {
             .and_then(|fd| {
                 let mut file = File::from(fd);
                 file.write_all(bytes)?;
-                // Else the new name could outlive a power failure and the new content not.
-                file.sync_data()
+                match safe {
+                    true => file.sync_data(),
+                    false => Ok(()),
+                }
             })
             .and_then(|()| Ok(rustix::fs::renameat(&self.fd, &temporary, &self.fd, name)?));
         written.map_err(|err| {
@@ -365,9 +368,9 @@ mod tests {
     fn a_file_is_replaced_and_read_and_nobody_else_may_read_it() {
         let (_dir, folder) = folder();
         assert_eq!(folder.read("a", 10).unwrap(), None);
-        folder.replace("a", b"one").unwrap();
+        folder.replace("a", b"one", true).unwrap();
         let (_, first) = folder.read("a", 10).unwrap().unwrap();
-        folder.replace("a", b"two").unwrap();
+        folder.replace("a", b"two", true).unwrap();
         let (bytes, second) = folder.read("a", 10).unwrap().unwrap();
         assert_eq!(bytes, b"two");
         assert_ne!(first, second);
@@ -399,7 +402,7 @@ mod tests {
         let pipe = folder.path().join("pipe");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert!(refused(folder.read("pipe", 10).unwrap_err()));
-        folder.replace("open", b"x").unwrap();
+        folder.replace("open", b"x", true).unwrap();
         let everybody = PermissionsExt::from_mode(0o666);
         std::fs::set_permissions(folder.path().join("open"), everybody).unwrap();
         assert!(refused(folder.read("open", 10).unwrap_err()));
@@ -419,7 +422,7 @@ mod tests {
         let (dir, folder) = folder();
         std::fs::write(dir.path().join("kept"), "x").unwrap();
         let inner = folder.make("a").unwrap().make("b").unwrap();
-        inner.replace("file", b"x").unwrap();
+        inner.replace("file", b"x", true).unwrap();
         symlink(dir.path(), inner.path().join("link")).unwrap();
         folder.remove_folder("a").unwrap();
         assert!(!inner.is_linked());

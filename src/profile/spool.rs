@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::error::{Result, StoreError};
 use super::folder::{self, Folder};
-use super::store::{CSV, MOST_TRACE, Store, TRACES, digest_of, save, trace_name};
+use super::store::{CSV, MOST_TRACE, Store, Sync, TRACES, digest_of, save, trace_name};
 use crate::kernel::chain;
 use crate::model::trace::{Context, Trace};
 use crate::model::{FunctionKey, RunId};
@@ -97,6 +97,7 @@ impl Store {
                     digests: runs.digests.merge(digest.into_iter().collect()),
                     ..runs
                 },
+                Sync::Replaced,
             )?;
         }
         if self.keep_traces() > 0 {

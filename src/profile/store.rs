@@ -182,11 +182,11 @@ impl Store {
             digests: runs.digests.merge(digests.into_iter().collect()),
             ..runs
         };
-        save(&folder, &merged)?;
+        save(&folder, &merged, Sync::Always)?;
         if self.keep_traces > 0 && !traces.is_empty() {
             let folder = folder.make(TRACES)?;
             for (run, text) in traces {
-                folder.replace(&trace_name(run), text.as_bytes())?;
+                folder.replace(&trace_name(run), text.as_bytes(), true)?;
             }
             self.prune(&folder)?;
             folder.sync()?;
@@ -248,7 +248,7 @@ impl Store {
         if runs.digests.is_empty() {
             self.remove(function)?;
         } else {
-            save(&folder, &runs)?;
+            save(&folder, &runs, Sync::Always)?;
         }
         Ok(forgotten)
     }
@@ -394,8 +394,18 @@ pub(super) fn function_of(all: &Folder, entry: &str) -> Option<FunctionKey> {
     (name::encode(runs.function.as_str()) == entry).then_some(runs.function)
 }
 
+/// Whether what is written waits for the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sync {
+    /// It does: somebody has asked for the change.
+    Always,
+    /// Only if it replaces a profile. The first run of a function can be lost with the host without harm, and most of
+    /// the functions that are run once only are run in large numbers.
+    Replaced,
+}
+
 /// Learns, and writes what it was learned from before what was learned: what is missing after a kill is learned again.
-pub(super) fn save(folder: &Folder, runs: &Runs) -> Result<Profile> {
+pub(super) fn save(folder: &Folder, runs: &Runs, sync: Sync) -> Result<Profile> {
     let unfit = |file: &str, reason: String| StoreError::unfit(folder.path().join(file), reason);
     let profile = learn::learn(runs.function.clone(), &runs.digests, &Rules::default());
     let bytes = serde_json::to_vec(runs).map_err(|err| unfit(RUNS, err.to_string()))?;
@@ -403,9 +413,12 @@ pub(super) fn save(folder: &Folder, runs: &Runs) -> Result<Profile> {
     // JSON has no infinite numbers: a document with one would not be read again.
     fit_runs(&bytes, &runs.function).map_err(|reason| unfit(RUNS, reason))?;
     fit_profile(&learned, &runs.function).map_err(|reason| unfit(PROFILE, reason))?;
-    folder.replace(RUNS, &bytes)?;
-    folder.replace(PROFILE, &learned)?;
-    folder.sync()?;
+    let safe = sync == Sync::Always || folder.identity(PROFILE).is_some();
+    folder.replace(RUNS, &bytes, safe)?;
+    folder.replace(PROFILE, &learned, safe)?;
+    if safe {
+        folder.sync()?;
+    }
     Ok(profile)
 }
 

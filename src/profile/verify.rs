@@ -7,8 +7,8 @@ use super::folder::{self, Folder, LOCK, TEMPORARY};
 use super::name;
 use super::spool::{SHORTER, SPOOL, UNFIT, is_young};
 use super::store::{
-    self, BAD, FUNCTIONS, GONE, MOST_TRACE, PROFILE, RUNS, Store, TRACES, fit_profile, fit_runs,
-    function_of, save, set_aside, trace_name,
+    self, BAD, FUNCTIONS, GONE, MOST_TRACE, PROFILE, RUNS, Store, Sync, TRACES, fit_profile,
+    fit_runs, function_of, save, set_aside, trace_name,
 };
 use crate::kernel::chain;
 use crate::model::FunctionKey;
@@ -186,7 +186,7 @@ impl Store {
                     .then(|| self.load_runs(&folder, function))
                     .transpose()?;
                 if let Some(runs) = &mended {
-                    save(&folder, runs)?;
+                    save(&folder, runs, Sync::Always)?;
                 }
                 found.note(path(RUNS), problem, mended.as_ref().map(|_| || Ok(())))?;
                 mended
@@ -214,7 +214,7 @@ impl Store {
                 if unusable {
                     set_aside(folder, PROFILE, &problem)?;
                 }
-                save(folder, &runs).map(|_| ())
+                save(folder, &runs, Sync::Always).map(|_| ())
             }
         });
         found.note(path(PROFILE), problem, again)

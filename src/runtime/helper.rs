@@ -105,6 +105,7 @@ where
         .arg("--log")
         .arg(children::given_path(LOG))
         .args(["--log-format", "json", "--observed"]);
+    exe::keep_heap_fast(&mut command);
     if settings.systemd_cgroup {
         command.arg("--systemd-cgroup");
     }

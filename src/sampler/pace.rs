@@ -5,13 +5,17 @@ use std::time::Duration;
 use crate::model::Bytes;
 use crate::model::trace::Phase;
 
-/// While memory grows, and after the start.
+/// After the start.
+pub(super) const STARTING: Duration = Duration::from_millis(1);
+/// So long is the start, which is all there is of many functions.
+const START_LASTS: Duration = Duration::from_millis(100);
+/// While memory grows.
 pub(super) const GROWING: Duration = Duration::from_millis(2);
 /// While something runs.
 pub(super) const ACTIVE: Duration = Duration::from_millis(10);
 /// The longest time between two looks at a container that rests. Nothing tells of the first activity after
 /// that, so that it is what can be missed.
-pub(super) const RESTING: Duration = Duration::from_millis(100);
+pub(super) const RESTING: Duration = Duration::from_millis(400);
 /// A growth within one look that is none: processors take charges in stocks of 64 pages
 /// (`MEMCG_CHARGE_BATCH`, linux/mm/memcontrol.c).
 const STOCK: u64 = 64 * 4096;
@@ -27,6 +31,7 @@ const KEEP_ALIVE: Duration = Duration::from_millis(300);
 /// The rhythm of one container.
 #[derive(Debug)]
 pub(super) struct Pace {
+    start: Duration,
     grew: Duration,
     worked: Duration,
     last: Option<Look>,
@@ -43,10 +48,16 @@ impl Pace {
     /// A container that starts now.
     pub(super) fn start(now: Duration) -> Self {
         Self {
+            start: now,
             grew: now,
             worked: now,
             last: None,
         }
+    }
+
+    /// Whether a container has just been started.
+    pub(super) fn starts(&self, now: Duration) -> bool {
+        now.saturating_sub(self.start) < START_LASTS
     }
 
     /// Takes note of a look; when the next one is due.
@@ -70,6 +81,9 @@ impl Pace {
             usage,
             cpu,
         });
+        if self.starts(now) {
+            return STARTING;
+        }
         if now.saturating_sub(self.grew) < GROWTH_LASTS {
             return GROWING;
         }
@@ -107,11 +121,12 @@ mod tests {
     #[test]
     fn growth_is_watched_closely_and_for_a_while() {
         let mut pace = Pace::start(Duration::ZERO);
-        assert_eq!(pace.next(MS, mib(2), Some(MS)), GROWING);
-        assert_eq!(pace.next(60 * MS, mib(2), Some(40 * MS)), ACTIVE);
-        assert_eq!(pace.next(70 * MS, mib(3), Some(45 * MS)), GROWING);
-        assert_eq!(pace.next(119 * MS, mib(3), Some(90 * MS)), GROWING);
-        assert_eq!(pace.next(121 * MS, mib(3), Some(91 * MS)), ACTIVE);
+        assert_eq!(pace.next(MS, mib(2), Some(MS)), STARTING);
+        assert_eq!(pace.next(99 * MS, mib(2), Some(40 * MS)), STARTING);
+        assert_eq!(pace.next(110 * MS, mib(2), Some(50 * MS)), ACTIVE);
+        assert_eq!(pace.next(120 * MS, mib(3), Some(55 * MS)), GROWING);
+        assert_eq!(pace.next(169 * MS, mib(3), Some(90 * MS)), GROWING);
+        assert_eq!(pace.next(171 * MS, mib(3), Some(91 * MS)), ACTIVE);
     }
 
     #[test]
@@ -123,7 +138,8 @@ mod tests {
             now = due(now, pace.next(now, mib(2), Some(MS)));
             looks += 1;
         }
-        assert!(looks < 160, "{looks}");
+        // A hundred of them in the first tenth of a second.
+        assert!((130..170).contains(&looks), "{looks}");
         assert_eq!(pace.next(now, mib(2), Some(MS)), RESTING);
         assert_eq!(pace.phase(now), Phase::KeepAlive);
         assert_eq!(pace.next(now + RESTING, mib(2), Some(3 * MS)), ACTIVE);

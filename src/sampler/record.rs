@@ -1,6 +1,7 @@
 //! The file of a trace that is being written.
 //!
-//! Lines are collected and written once a second, so that no more than that is lost when this process is killed.
+//! Samples are collected, and written as lines once a second, so that no more than that is lost when this process is
+//! killed. A line for each at once would cost several times as much: a thread that has just woken up has cold caches.
 //! The file is locked (flock(2)) for as long as its writer lives: a file that is not belongs to nobody and can be
 //! taken in by others.
 
@@ -18,10 +19,10 @@ use crate::model::trace::{Context, End, Sample, Trace};
 
 /// The most samples of a file.
 const MOST: usize = 10_000;
-/// How long lines are collected.
+/// How long samples are collected.
 const COLLECTING: Duration = Duration::from_secs(1);
-/// Room for lines; more are written before that time.
-const ROOM: usize = 16 << 10;
+/// More are written before that time.
+const ROOM: usize = 64;
 
 /// The file, open and locked.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ pub(super) struct Record {
     written_at: Duration,
     /// How often the samples were thinned: after that fewer are kept from the beginning.
     thinned: u32,
-    /// Samples that have not yet been thinned.
+    /// Samples that are not lines yet.
     waiting: Vec<Sample>,
 }
 
@@ -46,18 +47,16 @@ impl Record {
     /// What the file system says.
     pub(super) fn create(path: PathBuf, context: &Context, nodes: &[u32]) -> io::Result<Self> {
         let head = Trace::header(Some(context), nodes);
-        let mut lines = String::with_capacity(ROOM);
-        lines.push_str(&head);
         Ok(Self {
             file: create_locked(&path)?,
             path,
-            lines,
+            lines: head.clone(),
             head,
             nodes: nodes.len(),
             samples: 0,
             written_at: Duration::ZERO,
             thinned: 0,
-            waiting: Vec::new(),
+            waiting: Vec::with_capacity(ROOM),
         })
     }
 
@@ -66,16 +65,17 @@ impl Record {
     /// # Errors
     /// What the file system says; the samples since the last write are lost then.
     pub(super) fn add(&mut self, sample: &Sample) -> io::Result<()> {
-        if self.thinned == 0 {
-            self.line(sample);
-        } else {
-            self.waiting.push(sample.clone());
-            if self.waiting.len() >= GROUP << (self.thinned - 1).min(16) {
-                self.thin_waiting();
-            }
+        self.waiting.push(sample.clone());
+        let is_time = sample.at.saturating_sub(self.written_at) >= COLLECTING;
+        let enough = match self.thinned {
+            0 => is_time || self.waiting.len() >= ROOM,
+            // As many as become one or two.
+            thinned => self.waiting.len() >= GROUP << (thinned - 1).min(16),
+        };
+        if enough {
+            self.take_waiting();
         }
-        if sample.at.saturating_sub(self.written_at) >= COLLECTING || self.lines.len() > ROOM - 512
-        {
+        if is_time || self.lines.len() > ROOM * 64 {
             self.written_at = sample.at;
             self.write()?;
             if self.samples > MOST {
@@ -90,7 +90,7 @@ impl Record {
     /// # Errors
     /// What the file system says.
     pub(super) fn finish(mut self, end: &End) -> io::Result<PathBuf> {
-        self.thin_waiting();
+        self.take_waiting();
         // Writing to a string does not fail.
         let _ = writeln!(self.lines, "{end}");
         self.write()?;
@@ -111,10 +111,11 @@ impl Record {
         self.samples += 1;
     }
 
-    fn thin_waiting(&mut self) {
+    fn take_waiting(&mut self) {
         let waiting = std::mem::take(&mut self.waiting);
-        for sample in thin(&waiting) {
-            self.line(&sample);
+        match self.thinned {
+            0 => waiting.iter().for_each(|sample| self.line(sample)),
+            _ => thin(&waiting).for_each(|sample| self.line(&sample)),
         }
         // Its room is used again.
         self.waiting = waiting;
@@ -171,7 +172,7 @@ impl Record {
 impl Drop for Record {
     /// A trace that is cut off, as when somebody else removes the control group, keeps what was seen until then.
     fn drop(&mut self) {
-        self.thin_waiting();
+        self.take_waiting();
         if !self.lines.is_empty()
             && let Err(err) = self.write()
         {

@@ -197,7 +197,11 @@ impl Run {
         sample.cpu = cpu;
         let changed = usage.get().abs_diff(self.usage_then.get()) > CHANGE;
         let higher = usage.saturating_sub(self.peak_then).get();
-        let is_peak = higher > self.peak_then.get() / PEAK_SHARE;
+        // A short run may have no other sample near its peak.
+        let is_peak = match self.pace.starts(now) {
+            true => higher > 0,
+            false => higher > self.peak_then.get() / PEAK_SHARE,
+        };
         if changed || is_peak || self.looks.is_multiple_of(STAT_EVERY) {
             if let Ok(found) = self.meter.composition() {
                 sample.anon = Some(found.anon);

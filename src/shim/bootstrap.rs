@@ -198,6 +198,7 @@ fn serve(args: &Args, request: &Request, listener: UnixListener) -> Result<u32, 
     if let Some(address) = request.ttrpc_address() {
         command.env(super::server::TTRPC_ADDRESS, address);
     }
+    exe::keep_heap_small(&mut command);
     children::give_descriptors(&mut command, vec![listener.into()])
         .and_then(|()| command.spawn())
         .map(|child| child.id())

@@ -156,9 +156,6 @@ pub(super) enum Verb {
     Trace(Box<Trace>),
     /// Draw memory over time: hulls, shapes, classes, inputs, runs
     Plot(Plot),
-    /// Look after the memory of a container that is about to start; `start` leaves this behind
-    #[command(hide = true)]
-    Monitor(Id),
     /// Print a completion script for a shell
     Completions(Completions),
     /// Write man pages
