@@ -123,6 +123,7 @@ impl Tuning {
             cpu: sample.cpu,
             file: sample.file,
             met: met(self.version, meter),
+            waited: sample.psi_some,
             limit: read.filter(|_| self.limit.is_at_rest()),
             idle: phase == Phase::KeepAlive,
         };
@@ -254,6 +255,12 @@ impl Tuning {
                 self.times_met = self.times_met.saturating_add(times);
                 tracing::warn!(container, times, %grant, "met its limit: raised to its ceiling");
             }
+            Note::Pressed { waited, grant } => tracing::warn!(
+                container,
+                ?waited,
+                %grant,
+                "its tasks waited for memory: raised to its ceiling"
+            ),
             Note::Foreign { found } => {
                 self.limit.leave(&self.lever);
                 tracing::warn!(

@@ -28,6 +28,8 @@ mod harness;
 
 mod cgroup2;
 mod devices;
+#[path = "../integration/grants.rs"]
+mod grants;
 mod machine;
 mod nodes;
 mod swap;

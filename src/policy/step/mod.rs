@@ -45,6 +45,8 @@ const TOLD_IDLE: Duration = Duration::from_millis(500);
 const BEFORE_DROP: Duration = Duration::from_secs(1);
 /// Page cache below this is not worth the work.
 const LEAST_CACHE: u64 = 4 << 20;
+/// Tasks may wait for memory for this share of the time: what page faults of files take is more than nothing.
+const PRESSURE_SHARE: u32 = 20;
 /// A hold is doubled each time that a limit was met, so often.
 const MOST_DOUBLINGS: u32 = 8;
 
@@ -62,6 +64,8 @@ pub struct Look {
     pub file: Option<Bytes>,
     /// How often the limit has been met since the control group was made.
     pub met: u64,
+    /// Time in which some task waited for memory, if it was read.
+    pub waited: Option<Duration>,
     /// The limit in force, if it was read and nothing was about to change it.
     pub limit: Option<MemoryLimit>,
     /// Whether the container waits for the next request.
@@ -94,6 +98,13 @@ pub enum Note {
         /// How often.
         times: u64,
         /// The grant that was too little.
+        grant: Bytes,
+    },
+    /// Tasks waited for memory below the ceiling.
+    Pressed {
+        /// So long, lately.
+        waited: Duration,
+        /// The grant then.
         grant: Bytes,
     },
     /// Somebody else wrote the limit: it is left alone.
@@ -139,6 +150,8 @@ pub struct Guard {
     growth: Growth,
     wants: Window,
     met: u64,
+    /// When the waiting time was read last, and what it was.
+    waited: Option<(Duration, Duration)>,
     doublings: u32,
     outside: bool,
     told_outside: bool,
@@ -181,6 +194,7 @@ impl Guard {
             growth: Growth::new(),
             wants: Window::new(plan.margins.settle),
             met,
+            waited: None,
             doublings: 0,
             outside: false,
             told_outside: false,
@@ -217,7 +231,10 @@ impl Guard {
             (false, _) => None,
         };
         let ahead = self.growth.until_next(look.at, look.usage, was_idle);
-        step.note = self.check_met(look).or_else(|| self.check_limit(look));
+        step.note = self
+            .check_met(look)
+            .or_else(|| self.check_pressure(look))
+            .or_else(|| self.check_limit(look));
         if self.holds > 0 || matches!(self.stance, Stance::Aside(_)) {
             return step;
         }
@@ -319,11 +336,31 @@ impl Guard {
         if times == 0 {
             return None;
         }
+        self.back_off(look.at);
+        Some(Note::Met { times, grant })
+    }
+
+    /// Tasks that wait for memory (PSI `some`) are harm before any limit is met. It may be the host's: then the ceiling
+    /// helps nobody, and costs savings alone.
+    fn check_pressure(&mut self, look: &Look) -> Option<Note> {
+        let now = look.waited?;
+        let (at, before) = self.waited.replace((look.at, now))?;
+        let grant = self.grant?;
+        let waited = now.saturating_sub(before);
+        let most = look.at.saturating_sub(at) / PRESSURE_SHARE;
+        if waited <= most {
+            return None;
+        }
+        self.back_off(look.at);
+        Some(Note::Pressed { waited, grant })
+    }
+
+    /// Longer each time.
+    fn back_off(&mut self, at: Duration) {
         let hold = self.margins.hold.saturating_mul(1 << self.doublings);
         self.doublings = (self.doublings + 1).min(MOST_DOUBLINGS);
-        self.stance = Stance::Waiting(look.at.saturating_add(hold));
+        self.stance = Stance::Waiting(at.saturating_add(hold));
         self.outside = true;
-        Some(Note::Met { times, grant })
     }
 
     fn check_limit(&mut self, look: &Look) -> Option<Note> {

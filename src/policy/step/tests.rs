@@ -288,6 +288,26 @@ fn a_limit_that_was_met_is_raised_for_longer_each_time() {
 }
 
 #[test]
+fn tasks_that_wait_for_memory_are_harm() {
+    let mut container = Container::new(&plan(Mode::Elastic));
+    container.uses(10, 100);
+    container.look.waited = Some(ms(3));
+    assert_eq!(container.uses(10, 2).note, None);
+    // 4 of 100 ms.
+    container.look.waited = None;
+    container.uses(10, 98);
+    container.look.waited = Some(ms(7));
+    assert_eq!(container.uses(10, 2).note, None);
+    container.look.waited = None;
+    container.uses(10, 98);
+    container.look.waited = Some(ms(20));
+    let (waited, grant) = (ms(13), mib(18));
+    let step = container.uses(10, 2);
+    assert_eq!(step.note, Some(Note::Pressed { waited, grant }));
+    assert_eq!(step.grant, Some(None));
+}
+
+#[test]
 fn a_hold_grants_the_ceiling_until_all_let_go() {
     let mut container = Container::new(&plan(Mode::Elastic));
     container.uses(10, 100);
