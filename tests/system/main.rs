@@ -28,6 +28,7 @@ mod harness;
 
 mod cgroup2;
 mod devices;
+mod lever;
 mod machine;
 mod nodes;
 mod swap;
