@@ -13,7 +13,7 @@ mod process;
 mod pulse;
 
 use std::collections::BTreeSet;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -47,7 +47,7 @@ const STANDS: Duration = Duration::from_secs(3);
 /// Signs of life that follow each other faster are not left.
 const APART: Duration = Duration::from_millis(100);
 
-/// The tuner's end. No method blocks; [`Guardian::start`] takes the time of a fork.
+/// The tuner's end. No method blocks but [`Guardian::start`], which waits for the start of a program: milliseconds.
 ///
 /// When this is dropped, the guardian gives back what it still guards, and ends.
 #[derive(Debug)]
@@ -85,6 +85,7 @@ impl Guardian {
         let fail = |err: std::io::Error| format!("start a guardian: {}", kernel::reason(&err));
         let (socket, theirs) = Packets::pair().map_err(fail)?;
         let pulse = Pulse::new().map_err(fail)?;
+        // Open until the process is started: see `give_descriptors`.
         let mut given = vec![theirs, pulse.share().map_err(fail)?];
         let mut command = Command::new(program);
         command.arg0(NAME).arg(VERB);
@@ -103,8 +104,11 @@ impl Guardian {
         // It ends with the tuner, not with the session or the service that the tuner belongs to.
         children::detach(&mut command);
         children::block_signals(&mut command);
-        children::give_descriptors(&mut command, given).map_err(fail)?;
-        let child = command.spawn().map_err(fail)?;
+        let copies: std::io::Result<Vec<_>> = given.iter().map(OwnedFd::try_clone).collect();
+        let child = copies
+            .and_then(|copies| children::give_descriptors(&mut command, copies))
+            .and_then(|()| command.spawn())
+            .map_err(fail)?;
         Ok(Self {
             socket,
             pulse,

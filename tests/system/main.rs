@@ -30,6 +30,7 @@ mod cgroup2;
 mod devices;
 #[path = "../integration/grants.rs"]
 mod grants;
+mod lever;
 mod machine;
 mod nodes;
 mod swap;

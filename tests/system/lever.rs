@@ -1,0 +1,141 @@
+//! The limit in force on cgroup v2, and the guardian that gives it back.
+
+use elastic_mem::guardian::Guardian;
+use elastic_mem::kernel::cgroup::{Failures, Lever, Meter};
+use elastic_mem::model::{Bytes, MemoryLimit};
+
+use crate::common::{host, wait_until};
+use crate::harness::group::Group;
+use crate::machine::{MIB, has_cgroup2};
+
+fn mib(mib: u64) -> MemoryLimit {
+    MemoryLimit::Bytes(i64::try_from(mib * MIB).expect("size"))
+}
+
+fn group() -> Option<Group> {
+    has_cgroup2().then(Group::new)
+}
+
+#[test]
+fn what_is_set_is_the_high_mark_and_the_hard_limit_stays() {
+    let Some(group) = group() else { return };
+    let lever = Lever::open(&group.cgroup).expect("open");
+    assert_eq!(lever.get().expect("get"), MemoryLimit::None);
+    let odd = i64::try_from(64 * MIB + 5).expect("size");
+    lever.set(MemoryLimit::Bytes(odd)).expect("set");
+    assert_eq!(lever.get().expect("get"), mib(64));
+    assert_eq!(group.read("memory.high"), (64 * MIB).to_string());
+    assert_eq!(group.read("memory.max"), "max");
+    assert!(!lever.raise(mib(32)).expect("raise"));
+    assert!(lever.raise(MemoryLimit::None).expect("raise"));
+    assert_eq!(group.read("memory.high"), "max");
+}
+
+#[test]
+fn the_oom_killer_is_always_on() {
+    let Some(group) = group() else { return };
+    let lever = Lever::open(&group.cgroup).expect("open");
+    lever.set_oom_killer(false).expect("nothing to do");
+    assert!(lever.has_oom_killer().expect("read"));
+    assert!(!lever.is_under_oom().expect("read"));
+    assert!(lever.descriptors().1.is_none());
+}
+
+#[test]
+fn a_high_mark_that_is_met_is_counted() {
+    let Some(group) = group() else { return };
+    let lever = Lever::open(&group.cgroup).expect("open");
+    let meter = Meter::open(&group.cgroup).expect("meter");
+    assert_eq!(meter.failures(), Some(Failures::default()));
+    lever.set(mib(8)).expect("set");
+    let mut child = group.run("exec dd if=/dev/zero of=/dev/null bs=24M count=1 2>/dev/null");
+    let high = || meter.failures().expect("failures").high;
+    wait_until("the mark is met", || high() > 0);
+    lever.set(MemoryLimit::None).expect("set");
+    let done = || child.try_wait().expect("wait");
+    let status = crate::harness::eventually(done).expect("it ends");
+    assert!(status.success());
+    assert_eq!(meter.failures().expect("failures").limit, 0);
+}
+
+#[test]
+fn page_cache_is_dropped_and_anonymous_memory_stays() {
+    let Some(group) = group() else { return };
+    let lever = Lever::open(&group.cgroup).expect("open");
+    let meter = Meter::open(&group.cgroup).expect("meter");
+    let file = tempfile::NamedTempFile::new_in("/var/tmp").expect("file");
+    let write = format!(
+        "dd if=/dev/zero of={} bs=1M count=16 conv=fsync 2>/dev/null",
+        file.path().display()
+    );
+    let mut child = group.run(&write);
+    assert!(child.wait().expect("wait").success());
+    let _holder = group.hold(12);
+    let cached = || meter.composition().expect("stat").file;
+    let before = cached();
+    assert!(before > Bytes::new(12 * MIB), "{before} of page cache");
+    lever.drop_cache(Bytes::new(12 * MIB)).expect("drop");
+    let after = cached();
+    assert!(after.get() + 8 * MIB < before.get(), "{before} -> {after}");
+    assert!(group.anon() >= 11 * MIB, "{} anonymous", group.anon());
+    // More than there is.
+    lever.drop_cache(Bytes::new(1 << 40)).expect("drop");
+}
+
+#[test]
+fn hard_and_high_limits_above_count() {
+    let Some(group) = group() else { return };
+    assert_eq!(group.cgroup.limit_above(), None);
+    let middle = group.below("a");
+    let inner = middle.below("b");
+    group.write("memory.max", 96 * MIB);
+    assert_eq!(inner.cgroup.limit_above(), Some(Bytes::new(96 * MIB)));
+    middle.write("memory.high", 64 * MIB);
+    inner.write("memory.max", 32 * MIB);
+    assert_eq!(inner.cgroup.limit_above(), Some(Bytes::new(64 * MIB)));
+    assert_eq!(group.cgroup.limit_above(), None, "its own does not count");
+}
+
+#[test]
+fn there_is_no_threshold_of_usage() {
+    let Some(group) = group() else { return };
+    let meter = Meter::open(&group.cgroup).expect("meter");
+    assert!(meter.watch_usage(Bytes::new(MIB)).is_err());
+}
+
+#[test]
+fn a_group_that_is_gone_is_told() {
+    let Some(group) = group() else { return };
+    let lever = Lever::open(&group.cgroup).expect("open");
+    group.cgroup.remove().expect("remove");
+    assert!(lever.set(mib(64)).expect_err("gone").is_gone());
+    assert!(lever.get().expect_err("gone").is_gone());
+}
+
+#[test]
+fn the_end_of_a_tuner_gives_the_high_mark_back() {
+    let Some(group) = group() else { return };
+    let lever = Lever::open(&group.cgroup).expect("open");
+    let mut guardian = Guardian::start_from(&host::our_program()).expect("guardian");
+    let killer = lever.has_oom_killer().expect("read");
+    guardian.guard(1, &lever, mib(96), killer).expect("guard");
+    lever.set(mib(16)).expect("grant");
+    assert!(guardian.is_alive());
+    // Nothing else tells the guardian of the end of a process.
+    drop(guardian);
+    wait_until("the mark is back", || lever.get().expect("get") == mib(96));
+}
+
+#[test]
+fn a_tuner_that_leaves_no_sign_of_life_loses_its_grant() {
+    let Some(group) = group() else { return };
+    let lever = Lever::open(&group.cgroup).expect("open");
+    let mut guardian = Guardian::start_from(&host::our_program()).expect("guardian");
+    guardian
+        .guard(1, &lever, MemoryLimit::None, true)
+        .expect("guard");
+    lever.set(mib(16)).expect("grant");
+    wait_until("the mark is back", || {
+        lever.get().expect("get") == MemoryLimit::None
+    });
+}
