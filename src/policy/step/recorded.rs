@@ -9,7 +9,7 @@ use crate::model::plan::{Clock, Forecast};
 use crate::model::profile::Hull;
 
 /// Name, number of the run, and `t_us,usage,cpu_us` at each change.
-const RUNS: &str = include_str!("recorded.csv");
+const RUNS: &str = include_str!("../../../tests/data/recorded.csv");
 
 type Run = Vec<(Duration, Bytes, Duration)>;
 

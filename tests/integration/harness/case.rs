@@ -22,6 +22,7 @@ pub struct Case {
     cgroup: String,
     mark: String,
     /// What is compared between the runtimes: a label and a text.
+    settings: PathBuf,
     pub transcript: Vec<(String, String)>,
     pub normaliser: Normaliser,
 }
@@ -53,9 +54,6 @@ const SETTINGS: &str = concat!(
     "/tests/integration/harness/off.toml"
 );
 
-/// Stands in the root folder, where no container can be called so.
-const OWN_SETTINGS: &str = ".settings.toml";
-
 impl Case {
     pub fn new(program: PathBuf) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
@@ -71,6 +69,7 @@ impl Case {
             cgroup: format!("{}/g{number}", cgroups::prefix()),
             mark,
             transcript: Vec::new(),
+            settings: SETTINGS.into(),
             normaliser: Normaliser::default(),
             program,
         };
@@ -132,20 +131,15 @@ impl Case {
     }
 
     /// Another configuration than the usual one of tests.
-    pub fn configure(&mut self, toml: &str) {
-        std::fs::write(self.root.path().join(OWN_SETTINGS), toml).expect("settings");
-    }
-
-    fn settings(&self) -> PathBuf {
-        let own = self.root.path().join(OWN_SETTINGS);
-        if own.exists() { own } else { SETTINGS.into() }
+    pub fn configure(&mut self, file: PathBuf) {
+        self.settings = file;
     }
 
     /// A command without the global flags.
     pub fn bare(&self) -> Cmd {
         Cmd::new(&self.program)
             .env(leaks::MARK, &self.mark)
-            .env("ELASTIC_MEM_CONFIG", self.settings())
+            .env("ELASTIC_MEM_CONFIG", &self.settings)
             .dir(self.bundle.path())
     }
 
