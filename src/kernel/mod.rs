@@ -135,6 +135,12 @@ pub fn release() -> Option<String> {
     read_text(Path::new("/proc/sys/kernel/osrelease")).ok()
 }
 
+/// Whether memory can be swapped out on this host (swapon(8)).
+pub fn has_swap() -> bool {
+    // Below a headline.
+    read_text(Path::new("/proc/swaps")).is_ok_and(|text| text.lines().count() > 1)
+}
+
 /// Reads a kernel file whole, as text without the trailing newline.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
     let mut text =

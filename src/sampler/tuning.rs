@@ -49,6 +49,8 @@ pub(super) struct Tuning {
     /// For raises, and for giving the limit back.
     lever: Lever,
     limit: Arc<Limit>,
+    /// Whether page cache can be dropped and nothing else: cgroup v1 would swap out too.
+    drops_cache: bool,
     recorded: Option<MemoryLimit>,
     told: Option<(Duration, Option<Bytes>)>,
     times_met: u64,
@@ -85,6 +87,7 @@ impl Tuning {
             guard: Guard::new(plan, declared, met(cgroup.version, meter)),
             lever,
             limit: Arc::new(Limit::new(lowering, oom_killer, declared, publish)),
+            drops_cache: cgroup.version == Version::V2 || !crate::kernel::has_swap(),
             recorded: None,
             told: None,
             times_met: 0,
@@ -132,7 +135,7 @@ impl Tuning {
             self.tell(note);
         }
         self.apply(step.grant, hands, first);
-        if let Some(most) = step.drop_cache {
+        if let Some(most) = step.drop_cache.filter(|_| self.drops_cache) {
             hands.lowering.drop_cache(&self.limit, most);
         }
         self.record(sample);

@@ -260,6 +260,72 @@ fn i4_a_limit_that_somebody_else_wrote_stays() {
     });
 }
 
+fn number(c: &Case, v1: &'static str, v2: &'static str) -> u64 {
+    let text = c.cgroup_file(cgroups::by_version(v1, v2));
+    text.parse().expect("a number")
+}
+
+/// How often a limit was met.
+fn met(c: &Case) -> u64 {
+    if !cgroups::is_unified() {
+        return number(c, "memory.failcnt", "");
+    }
+    let text = c.cgroup_file("memory.events.local");
+    let count = |key: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(key));
+        line.map_or(0, |count| count.trim().parse::<u64>().expect("a count"))
+    };
+    count("high ") + count("max ")
+}
+
+/// Raised before the process is there.
+#[test]
+fn i10_an_exec_has_all_that_was_declared() {
+    elastic(|c| {
+        c.up();
+        is_granted_less(c);
+        c.exec(
+            "",
+            "dd if=/dev/zero of=/dev/null bs=150M count=3 2>/dev/null",
+        );
+        assert_eq!((met(c), oom_kills(c)), (0, "0".to_owned()));
+        is_granted_less(c);
+    });
+}
+
+#[test]
+fn i2_an_update_declares_another_ceiling() {
+    elastic(|c| {
+        c.up();
+        is_granted_less(c);
+        let ceiling = 128 * MIB;
+        c.ok(&format!(
+            "update --memory {ceiling} --memory-swap {ceiling} ID"
+        ));
+        let max = || number(c, "memory.limit_in_bytes", "memory.max");
+        assert_eq!(max(), ceiling);
+        is_granted_less(c);
+        // That is what is given back.
+        assert!(processes::signal(monitor(c), Signal::SIGKILL));
+        wait_until("the new ceiling is granted", || max() == ceiling);
+        wait_until("the OOM killer is on", || has_oom_killer(c));
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(max(), ceiling);
+    });
+}
+
+#[test]
+fn a_paused_container_has_its_ceiling() {
+    elastic(|c| {
+        c.up();
+        is_granted_less(c);
+        c.ok("pause ID");
+        assert_eq!(grant(c), None);
+        c.ok("resume ID");
+        is_granted_less(c);
+    });
+}
+
 #[test]
 fn i1_a_profile_that_cannot_be_used_stops_nothing() {
     elastic(|c| {
