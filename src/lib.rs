@@ -13,6 +13,7 @@
 //!   and the only one with `unsafe`.
 //! - [`grant`]: gathers what the plan of a container depends on.
 //! - [`tracer`]: runs a function to have it traced, or finds a container that runs.
+//! - [`control`]: records and sockets of containers, for other programs of the host.
 //! - [`sampler`]: the thread that looks at the memory of containers and writes traces.
 //! - [`guardian`]: a process that gives limits back when the tuner has died or stands still.
 //! - [`policy`]: what is decided, such as profiles learned from traces; pure.
@@ -24,6 +25,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod cost;
 pub mod grant;
 pub mod guardian;

@@ -21,6 +21,7 @@ use std::time::Duration;
 use clap::{CommandFactory, FromArgMatches};
 
 use crate::config::{Config, ConfigError, Mode, SystemdCgroup, main_file};
+use crate::control;
 use crate::guardian;
 use crate::kernel::exe;
 use crate::model::ContainerId;
@@ -29,6 +30,9 @@ use crate::policy::identity::MODE;
 use crate::runtime::{self, RuntimeError, Store, chain};
 use args::config::ConfigVerb;
 use args::{Args, Verb};
+
+/// How long somebody who looks after a container may take to answer.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// A failure with the exit code it has and the words before it.
 #[derive(Debug)]
@@ -177,14 +181,29 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
         SystemdCgroup::Always => true,
         SystemdCgroup::Never => false,
     };
-    let load = |id: &str| -> Result<runtime::Container, Failure> {
+    let find = |id: &str| -> Result<(ContainerId, runtime::Container), Failure> {
         let id: ContainerId = id.parse().map_err(RuntimeError::InvalidId)?;
-        store.load(&id).map_err(|err| match err {
+        let container = store.load(&id).map_err(|err| match err {
             RuntimeError::NotFound => {
                 Failure::new(format!("{err}: {id} (looked in {})", root.display()))
             }
             err => err.into(),
-        })
+        })?;
+        Ok((id, container))
+    };
+    let load = |id: &str| -> Result<runtime::Container, Failure> {
+        let (id, container) = find(id)?;
+        if !args.observed {
+            control::restore(&id, &root);
+        }
+        Ok(container)
+    };
+    // What is done to a container may need memory. Our own shim has raised the limit already.
+    let hold = |id: &ContainerId| (!args.observed).then(|| control::hold(id, &root));
+    let load_held = |id: &str| -> Result<(runtime::Container, Option<control::Hold>), Failure> {
+        let (id, container) = find(id)?;
+        let hold = hold(&id);
+        Ok((container, hold))
     };
     match args.verb {
         Verb::Create(verb) => {
@@ -215,6 +234,7 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
                 .map_err(|err| fail(&RuntimeError::InvalidId(err)))?;
             let container = store.load(&id).map_err(|err| fail(&err))?;
             let options = verb.options().map_err(|err| fail(&err))?;
+            let _hold = hold(&id);
             let code = runtime::exec(&container, &options).map_err(|err| fail(&err))?;
             return Ok(exit_code(code));
         }
@@ -229,13 +249,21 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
         Verb::State(verb) => output::json(&runtime::state(&load(&verb.id)?))?,
         Verb::Kill(verb) => {
             let signal = verb.signal()?;
-            runtime::kill(&load(&verb.id)?, signal, verb.all)?;
+            let (container, _hold) = load_held(&verb.id)?;
+            runtime::kill(&container, signal, verb.all)?;
         }
         Verb::Delete(verb) => {
             let id: ContainerId = verb.id.parse().map_err(RuntimeError::InvalidId)?;
+            let _hold = hold(&id);
             runtime::delete(&store, &id, verb.force)?;
+            if !args.observed {
+                control::forget(&id, &root);
+            }
         }
-        Verb::Pause(verb) => runtime::pause(&load(&verb.id)?)?,
+        Verb::Pause(verb) => {
+            let (container, _hold) = load_held(&verb.id)?;
+            runtime::pause(&container)?;
+        }
         Verb::Resume(verb) => runtime::resume(&load(&verb.id)?)?,
         Verb::Ps(verb) => {
             let (format, ps_args) = verb.split();
@@ -261,7 +289,7 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
             list(&store, &verb)?;
         }
         Verb::Update(verb) => {
-            let container = load(&verb.id)?;
+            let (container, _hold) = load_held(&verb.id)?;
             match &verb.resources {
                 Some(path) => runtime::update_from(&container, path)?,
                 None => runtime::update(&container, &verb.options())?,
@@ -291,10 +319,20 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
             },
         )?,
         Verb::Plot(verb) => plot::run(&verb)?,
+        Verb::Phase(verb) => tell(&verb.container, &verb.request().map_err(Failure::new)?)?,
+        Verb::Bind(verb) => tell(&verb.container, &verb.request())?,
         Verb::Completions(verb) => output::completions(&mut command(program), verb.shell)?,
         Verb::Man(verb) => output::man_pages(&command(program), &verb.folder)?,
     }
     Ok(0)
+}
+
+/// Tells something to whoever looks after a container.
+fn tell(container: &args::Addressee, request: &control::Request) -> Result<(), Failure> {
+    let id: ContainerId = container.id.parse()?;
+    let found = control::by_name(&id, container.namespace.as_deref())?;
+    control::Client::connect(&found.folder, ANSWER)?.ask(request)?;
+    Ok(())
 }
 
 /// What every verb that starts a process inside a container needs first.

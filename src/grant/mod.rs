@@ -23,6 +23,8 @@ pub struct Declared {
     pub limit: Option<Bytes>,
     /// Whether it sets `memory.high`.
     pub sets_high: bool,
+    /// Whether `memory.high` is what it is because we move it already.
+    pub moves_high: bool,
 }
 
 impl Declared {
@@ -39,6 +41,7 @@ impl Declared {
             sets_high: config
                 .pointer("/linux/resources/unified/memory.high")
                 .is_some(),
+            moves_high: false,
         }
     }
 }
@@ -127,7 +130,7 @@ pub fn plan_for(
         cgroup: version.number(),
         declared: declared.limit,
         above: cgroup.and_then(Cgroup::limit_above),
-        high_is_taken: declared.sets_high || has_high(),
+        high_is_taken: declared.sets_high || (!declared.moves_high && has_high()),
         profile: profile.flatten().as_ref(),
         features,
     })

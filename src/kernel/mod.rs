@@ -11,6 +11,7 @@ pub mod mount;
 pub mod packets;
 pub mod process;
 pub mod signals;
+pub mod socket;
 pub mod tty;
 pub mod wait;
 pub mod watch;

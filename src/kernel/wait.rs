@@ -1,6 +1,7 @@
 //! Waiting of a thread for a moment or for a word from another thread, whichever comes first.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -40,11 +41,28 @@ impl Waker {
         match poll(&mut polled, time.as_ref()) {
             // A signal, or nobody spoke.
             Err(Errno::INTR) | Ok(0) => {}
-            _ => {
-                let mut count = [0; 8];
-                let _ = rustix::io::read(&self.0, &mut count);
-            }
+            _ => self.clear(),
         }
+    }
+
+    /// Takes note of all words that were spoken.
+    pub fn clear(&self) {
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&self.0, &mut count);
+    }
+}
+
+impl AsFd for Waker {
+    /// Readable when a word was spoken.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// For futures.
+impl std::task::Wake for Waker {
+    fn wake(self: Arc<Self>) {
+        Self::wake(&self);
     }
 }
 
@@ -70,7 +88,6 @@ pub fn thread_cpu() -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Instant;
 
     use super::*;

@@ -3,18 +3,22 @@
 //! `start` leaves it behind ([`leave`]) and goes on once it is ready, or after a moment without it. It ends with the
 //! container. Whatever goes wrong here costs a trace, never a container.
 
-use std::collections::HashMap;
 use std::io::{PipeWriter, Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::Value;
 
 use crate::config::Config;
+use crate::control::{self, Folder, Known, Record, Server, Tuned, namespace_of};
 use crate::grant::{self, Declared, Prepared};
+use crate::kernel::process::ProcessHandle;
 use crate::kernel::{children, exe, process};
+use crate::model::plan::Plan;
 use crate::policy::identity::Facts;
 use crate::profile::{Store, StoreError};
 use crate::runtime::{self, Container, chain};
@@ -24,8 +28,6 @@ use crate::sampler::{Sampler, Subject};
 const PATIENCE: u16 = 50;
 /// A container that has lived for so long is worth the work of making its monitor small.
 const SHORT: Duration = Duration::from_millis(500);
-/// How long the process waits at a time for the end of the container.
-const TURN: Duration = Duration::from_secs(3600);
 
 /// Starts a monitor for a container whose program is about to start.
 ///
@@ -73,7 +75,10 @@ fn look_after(
     let init = container
         .init()
         .ok_or_else(|| runtime::RuntimeError::NotRunning.to_string())?;
-    let Some(prepared) = prepare(container, root, config)? else {
+    let known = known(container, root, config)?;
+    let facts = known.facts();
+    let cgroup = &container.state.cgroup;
+    let Some(prepared) = grant::prepare(config, &facts, known.declared, Some(cgroup)) else {
         // Nothing is to be done, and nobody has to wait for it.
         tell(ready);
         return Ok(());
@@ -81,24 +86,43 @@ fn look_after(
     let folder = &config.profile_folder.value;
     let sampler = Sampler::start(&folder.join("spool"))?;
     let Prepared { context, plan } = prepared;
+    let record = Folder::of(&namespace_of(root), &container.state.id);
+    // Before anything is changed.
+    describe(&record, container, root, &facts, &plan)
+        .unwrap_or_else(|err| tracing::warn!("no record: {}", chain(&err)));
     let watched = sampler.watch(Subject {
-        cgroup: container.state.cgroup.clone(),
+        cgroup: cgroup.clone(),
         context,
         plan: plan.mode.grants().then_some(plan),
-        publish: None,
+        publish: Some(control::publish(&record)),
     });
+    let tuned = Tuned {
+        watched: watched.clone(),
+        cgroup: cgroup.clone(),
+        config: Arc::new(config.clone()),
+        folder: record.clone(),
+        known,
+    };
+    let mut server = open(tuned)
+        .inspect_err(|err| tracing::warn!("no control socket: {}", chain(err)))
+        .ok();
     // An error means that there is no trace.
     let _ = watched.started().blocking_recv();
     tell(ready);
-    let wait = |time| init.wait_ended(time).map_err(|err| chain(&err));
-    if !wait(SHORT)? {
+    let waited = wait(&init, server.as_mut(), Some(SHORT)).and_then(|has_ended| {
+        if has_ended {
+            return Ok(true);
+        }
         if let Err(err) = exe::give_up_unused_memory() {
             tracing::debug!("memory not given up: {}", chain(&err));
         }
-        while !wait(TURN)? {}
-    }
+        wait(&init, server.as_mut(), None)
+    });
     // How it ended is told to its parent alone.
     let ended = watched.ended(None);
+    drop(server);
+    record.remove();
+    waited?;
     if let Ok(Some(path)) = ended.written.blocking_recv() {
         match Store::new(folder, config.keep_traces.value).take_in(&path) {
             // A sweep of somebody else was faster.
@@ -106,7 +130,71 @@ fn look_after(
             Err(err) => return Err(chain(&err)),
         }
     }
+    control::sweep();
     Ok(())
+}
+
+/// Writes the record.
+fn describe(
+    folder: &Folder,
+    container: &Container,
+    root: &Path,
+    facts: &Facts<'_>,
+    plan: &Plan,
+) -> control::Result<()> {
+    let mut record = Record::new(&container.state.bundle, root, plan.ceiling)?;
+    record.is_of(facts, plan.mode);
+    let pid = container.state.init.map_or(0, |init| init.pid);
+    record.stands(pid, &container.state.cgroup);
+    folder.write(record)
+}
+
+/// Opens the control socket.
+fn open(tuned: Tuned) -> control::Result<Server> {
+    let mut server = Server::new()?;
+    server.open(control::Subject {
+        folder: tuned.folder.clone(),
+        tuner: Box::new(tuned),
+    })?;
+    Ok(server)
+}
+
+/// Serves until the init has ended or the time is over; whether it has ended.
+fn wait(
+    init: &ProcessHandle,
+    mut server: Option<&mut Server>,
+    time: Option<Duration>,
+) -> Result<bool, String> {
+    let deadline = time.map(|time| Instant::now() + time);
+    loop {
+        let mut polled = vec![PollFd::new(init.as_fd(), PollFlags::POLLIN)];
+        polled.extend(
+            server
+                .as_ref()
+                .map(|server| PollFd::new(server.as_fd(), PollFlags::POLLIN)),
+        );
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = left.map_or(PollTimeout::NONE, |left| {
+            // Up, so that it does not spin for the last millisecond.
+            let left = left.saturating_add(Duration::from_millis(1));
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        });
+        match poll(&mut polled, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(err) => return Err(format!("wait for the end: {}", err.desc())),
+        }
+        let has_ended = polled.first().and_then(|init| init.any()).unwrap_or(false);
+        drop(polled);
+        if has_ended {
+            return Ok(true);
+        }
+        if let Some(server) = &mut server {
+            server.turn();
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Ok(false);
+        }
+    }
 }
 
 /// Says that it is ready, and closes the pipe.
@@ -115,34 +203,20 @@ fn tell(mut ready: PipeWriter) {
     let _ = ready.write_all(&[1]);
 }
 
-fn prepare(
-    container: &Container,
-    root: &Path,
-    config: &Config,
-) -> Result<Option<Prepared>, String> {
+/// What is known of the container at its start.
+fn known(container: &Container, root: &Path, config: &Config) -> Result<Known, String> {
     let spec = container.config().map_err(|err| chain(&err))?;
-    let annotations: HashMap<String, String> =
-        container.state.annotations.clone().into_iter().collect();
     // Engines give each of their namespaces a folder.
     let namespace = root.file_name().unwrap_or_default().to_string_lossy();
-    let environment = texts(&spec, "/process/env");
-    let command = texts(&spec, "/process/args");
-    let trusted = config.trusted();
-    let facts = Facts {
-        namespace: &namespace,
-        id: &container.state.id,
-        annotations: &annotations,
-        environment: &environment,
-        command: &command,
-        trusted: &trusted,
-    };
-    let declared = Declared::of(&spec);
-    Ok(grant::prepare(
-        config,
-        &facts,
-        declared,
-        Some(&container.state.cgroup),
-    ))
+    Ok(Known {
+        namespace: namespace.into_owned(),
+        id: container.state.id.clone(),
+        annotations: container.state.annotations.clone().into_iter().collect(),
+        environment: texts(&spec, "/process/env"),
+        command: texts(&spec, "/process/args"),
+        trusted: config.trusted(),
+        declared: Declared::of(&spec),
+    })
 }
 
 fn texts(spec: &Value, pointer: &str) -> Vec<String> {

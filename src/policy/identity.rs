@@ -103,12 +103,16 @@ pub struct Facts<'a> {
 impl Facts<'_> {
     /// The function, with its namespaces.
     pub fn function(&self) -> FunctionKey {
+        FunctionKey::new(&self.function_namespace(), &self.name())
+    }
+
+    /// The namespaces of its function: nobody can name a function of others.
+    pub fn function_namespace(&self) -> String {
         let pod_namespace = self.annotation(POD_NAMESPACE);
-        let namespace = match pod_namespace {
+        match pod_namespace {
             Some(pod) => format!("{}/{pod}", self.namespace),
             None => self.namespace.to_owned(),
-        };
-        FunctionKey::new(&namespace, &self.name())
+        }
     }
 
     /// What a trace says of the container: all that is told by these facts.

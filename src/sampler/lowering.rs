@@ -11,8 +11,8 @@ use crate::model::{Bytes, MemoryLimit};
 /// Stands for the declared limit.
 const DECLARED: u64 = u64::MAX;
 
-/// Called with the grant, `None` for the ceiling.
-pub type Publish = Box<dyn Fn(Option<Bytes>, Option<Bytes>) + Send>;
+/// Called with the grant, `None` for the ceiling, and with the ceiling.
+pub type Publish = Arc<dyn Fn(Option<Bytes>, Option<Bytes>) + Send + Sync>;
 
 /// The limit of one container, between the thread that decides and the one that lowers.
 pub(super) struct Limit {
@@ -29,7 +29,7 @@ pub(super) struct Limit {
     pending: AtomicU32,
     /// Whether the kernel refused.
     refused: AtomicBool,
-    publish: Mutex<Option<Publish>>,
+    publish: Option<Publish>,
 }
 
 impl std::fmt::Debug for Limit {
@@ -107,7 +107,7 @@ impl Limit {
             applied: AtomicU64::new(DECLARED),
             pending: AtomicU32::new(0),
             refused: AtomicBool::new(false),
-            publish: Mutex::new(publish),
+            publish,
         }
     }
 
@@ -216,8 +216,7 @@ impl Limit {
                 }
             }
             Job::Publish(grant, ceiling) => {
-                let publish = self.publish.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(publish) = publish.as_ref() {
+                if let Some(publish) = &self.publish {
                     publish(grant, ceiling);
                 }
             }

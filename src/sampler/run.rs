@@ -315,7 +315,8 @@ impl Run {
 fn tune(key: u64, subject: &mut Subject, meter: &Meter, hands: &mut Hands) -> Option<Tuning> {
     let plan = subject.plan.as_ref().filter(|plan| plan.mode.grants())?;
     let name = subject.context.container.as_deref().unwrap_or_default();
-    let publish = subject.publish.take();
+    // A late binding needs it again.
+    let publish = subject.publish.clone();
     let attached = Tuning::attach(key, name, &subject.cgroup, meter, plan, publish, hands);
     if let Err(reason) = &attached {
         tracing::warn!(container = name, reason, "its limit is not moved");

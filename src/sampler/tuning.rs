@@ -134,12 +134,13 @@ impl Tuning {
         if let Some(note) = step.note {
             self.tell(note);
         }
+        // Before it is lowered, so that whoever finds us dead knows of it.
+        self.publish(at, hands);
         self.apply(step.grant, hands, first);
         if let Some(most) = step.drop_cache.filter(|_| self.drops_cache) {
             hands.lowering.drop_cache(&self.limit, most);
         }
         self.record(sample);
-        self.publish(at, hands);
     }
 
     /// Raises to the ceiling for whoever is about to change the container.
@@ -203,6 +204,9 @@ impl Tuning {
     /// Gives the limit back.
     pub(super) fn detach(self, hands: &mut Hands) {
         let key = self.key;
+        hands
+            .lowering
+            .publish(&self.limit, None, self.guard.ceiling());
         drop(self);
         hands.guardian.forget(key);
     }
@@ -234,9 +238,10 @@ impl Tuning {
 
     fn publish(&mut self, at: Duration, hands: &Hands) {
         let grant = self.guard.grant();
-        let due = self
-            .told
-            .is_none_or(|(then, told)| told != grant && at.saturating_sub(then) >= TELLING);
+        // That it is below its ceiling cannot wait.
+        let due = self.told.is_none_or(|(then, told)| {
+            told != grant && (told.is_none() || at.saturating_sub(then) >= TELLING)
+        });
         if due {
             self.told = Some((at, grant));
             hands

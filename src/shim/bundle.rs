@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::error::{Result, ShimError};
+use crate::control::Known;
 use crate::grant::Declared;
 use crate::model::Bytes;
 use crate::policy::identity::{Facts, Trusted};
@@ -105,17 +106,32 @@ impl Bundle {
         }
     }
 
-    /// The declared memory limit in bytes.
-    pub(super) fn memory_limit(&self) -> Option<u64> {
+    /// The same, to be kept.
+    pub(super) fn known(&self, namespace: &str, id: &str, trusted: Trusted) -> Known {
+        Known {
+            namespace: namespace.to_owned(),
+            id: id.to_owned(),
+            annotations: self.annotations.clone(),
+            environment: self.process.env.clone(),
+            command: self.process.args.clone(),
+            trusted,
+            declared: self.declared(),
+        }
+    }
+
+    /// The declared memory limit.
+    pub(super) fn memory_limit(&self) -> Option<Bytes> {
         let limit = self.linux.resources.memory.limit?;
-        u64::try_from(limit).ok().filter(|limit| *limit > 0)
+        let limit = u64::try_from(limit).ok().filter(|limit| *limit > 0);
+        limit.map(Bytes::new)
     }
 
     /// What it says of its memory.
     pub(super) fn declared(&self) -> Declared {
         Declared {
-            limit: self.memory_limit().map(Bytes::new),
+            limit: self.memory_limit(),
             sets_high: self.linux.resources.unified.contains_key("memory.high"),
+            moves_high: false,
         }
     }
 }
@@ -154,6 +170,6 @@ mod tests {
         };
         assert_eq!(limit("{}"), None);
         assert_eq!(limit(r#"{"limit":-1}"#), None);
-        assert_eq!(limit(r#"{"limit":1024}"#), Some(1024));
+        assert_eq!(limit(r#"{"limit":1024}"#), Some(Bytes::new(1024)));
     }
 }

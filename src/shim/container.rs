@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use super::doors::Door;
 use super::engine::Engine;
 use super::error::{Result, ShimError};
-use super::observe::Observed;
+use super::observe::{Held, Observed};
 use super::process::{Phase, Process};
-use super::record::Folder;
+use super::shim::lock;
+use crate::control::Folder;
 use crate::kernel::cgroup::Cgroup;
 
 /// A container that stands.
@@ -31,6 +33,8 @@ pub(super) struct Container {
     pub(super) init: Arc<Process>,
     pub(super) live: Live,
     pub(super) observed: Observed,
+    /// Its control socket.
+    pub(super) _door: Option<Door>,
 }
 
 /// The right to change a container, or a process of it.
@@ -46,6 +50,7 @@ pub(super) enum Turn<'a> {
 #[derive(Debug)]
 pub(super) struct Live {
     paused: AtomicBool,
+    held: Mutex<Option<Held>>,
     oom_kills: AtomicU64,
     execs: Mutex<BTreeMap<String, Arc<Process>>>,
     turn: RwLock<()>,
@@ -56,6 +61,7 @@ impl Live {
     pub(super) fn new(cgroup: &Cgroup) -> Self {
         Self {
             paused: AtomicBool::new(false),
+            held: Mutex::default(),
             oom_kills: AtomicU64::new(cgroup.oom_kills()),
             execs: Mutex::default(),
             turn: RwLock::default(),
@@ -78,6 +84,15 @@ impl Container {
         }
         Turn::Shared {
             _guard: self.live.turn.read().await,
+        }
+    }
+
+    /// Has its limit raised to the ceiling before something is done that may need memory; nothing to do if nobody changes
+    /// it.
+    pub(super) async fn hold(&self) -> Option<Held> {
+        match self.folder.mode().grants() {
+            true => self.observed.hold().await,
+            false => None,
         }
     }
 
@@ -140,8 +155,10 @@ impl Container {
         self.live.paused.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_paused(&self, paused: bool) {
+    /// While it is paused its limit is held.
+    pub(super) fn set_paused(&self, paused: bool, held: Option<Held>) {
         self.live.paused.store(paused, Ordering::Relaxed);
+        *lock(&self.live.held) = held;
     }
 
     /// Whether the OOM killer has killed since this was last asked.
@@ -151,9 +168,6 @@ impl Container {
     }
 
     fn execs(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Process>>> {
-        self.live
-            .execs
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.live.execs)
     }
 }

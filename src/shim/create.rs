@@ -14,10 +14,10 @@ use super::error::{Result, ShimError};
 use super::launch::{Launch, Unlaunched};
 use super::options::Options;
 use super::process::Process;
-use super::record::{Folder, Record};
 use super::rootfs;
 use super::shim::{Shim, lock};
 use super::stdio::{Held, Paths};
+use crate::control::{Folder, Record, Subject, Tuned};
 use crate::model::ContainerId;
 use crate::runtime::{Store, chain};
 
@@ -58,7 +58,7 @@ impl Shim {
         );
         let folder = Folder::of(&self.namespace, id.as_str());
         let mut record = Record::new(&bundle_path, engine.root(), bundle.memory_limit())?;
-        folder.write(&record)?;
+        folder.write(record.clone())?;
         let target = bundle_path.join("rootfs");
         if let Err(err) = rootfs::mount_all(&request.rootfs, &target, &self.children).await {
             folder.remove();
@@ -83,23 +83,37 @@ impl Shim {
             }
         };
         let pid = state.init.map_or(0, |init| init.pid);
-        let config = options.config.as_deref();
-        let trusted = self.observer.trusted(config);
+        let config = self.observer.config(options.config.as_deref());
+        let trusted = config.trusted();
         let facts = bundle.facts(&self.namespace, id.as_str(), &trusted);
         let observed = self
             .observer
-            .observe(&bundle, &facts, &state.cgroup, config);
-        record.is_of(&facts, observed.mode().as_str());
+            .observe(&bundle, &facts, &state.cgroup, &config, &folder);
+        record.is_of(&facts, observed.mode());
         record.stands(pid, &state.cgroup);
-        if let Err(err) = folder.write(&record) {
+        if let Err(err) = folder.write(record) {
             // Only other programs read it.
-            tracing::warn!(%err, "record not written");
+            tracing::warn!("record not written: {}", chain(&err));
         }
+        let door = observed.watched().and_then(|watched| {
+            let tuned = Tuned {
+                watched: watched.clone(),
+                known: bundle.known(&self.namespace, id.as_str(), trusted.clone()),
+                cgroup: state.cgroup.clone(),
+                config: Arc::clone(&config),
+                folder: folder.clone(),
+            };
+            self.doors.open(Subject {
+                folder: folder.clone(),
+                tuner: Box::new(tuned),
+            })
+        });
         let init = Arc::new(Process::new("", paths.clone()));
         init.exists(pid, held);
         let container = Arc::new(Container {
             live: Live::new(&state.cgroup),
             observed,
+            _door: door,
             id: request.id.clone(),
             bundle: bundle_path,
             engine,

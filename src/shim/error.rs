@@ -2,6 +2,8 @@
 
 use containerd_shim_protos::ttrpc;
 
+use crate::control::ControlError;
+
 /// Why a request failed. The texts are those of runc's shim where callers know them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ShimError {
@@ -54,6 +56,12 @@ impl From<ShimError> for ttrpc::Error {
     fn from(err: ShimError) -> Self {
         let (code, words) = err.class();
         Self::RpcStatus(ttrpc::get_status(code, format!("{err}{words}")))
+    }
+}
+
+impl From<ControlError> for ShimError {
+    fn from(err: ControlError) -> Self {
+        Self::Failed(crate::runtime::chain(&err))
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -13,9 +13,10 @@ use tokio::time::timeout;
 
 use super::bundle::Bundle;
 use crate::config::{Config, Mode, main_file};
+use crate::control::{self, Folder};
 use crate::grant::{self, Prepared};
 use crate::kernel::cgroup::Cgroup;
-use crate::policy::identity::{Facts, Trusted};
+use crate::policy::identity::Facts;
 use crate::profile::{Store, StoreError};
 use crate::runtime::chain;
 use crate::sampler::{Ended, Sampler, Subject, Watched};
@@ -24,6 +25,8 @@ use crate::sampler::{Ended, Sampler, Subject, Watched};
 const LAST_READING: Duration = Duration::from_millis(50);
 /// How long a start waits for its first grant.
 const FIRST_GRANT: Duration = Duration::from_millis(20);
+/// How long a request waits until the limit is raised.
+const HOLD: Duration = Duration::from_millis(50);
 /// How long the end of this process waits for traces.
 const LAST_TRACES: Duration = Duration::from_secs(2);
 
@@ -39,7 +42,7 @@ pub(super) struct Observer {
 
 #[derive(Debug, Default)]
 struct Inner {
-    config: Option<Config>,
+    config: Option<Arc<Config>>,
     sampler: Option<Sampler>,
 }
 
@@ -52,10 +55,10 @@ pub(super) struct Observed {
 }
 
 impl Observer {
-    /// What counts of that which containers say of themselves.
-    pub(super) fn trusted(&self, config: Option<&Path>) -> Trusted {
+    /// What is done with containers: that of the first one.
+    pub(super) fn config(&self, given: Option<&Path>) -> Arc<Config> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.config.get_or_insert_with(|| load(config)).trusted()
+        Arc::clone(inner.config.get_or_insert_with(|| Arc::new(load(given))))
     }
 
     /// Begins to observe a container that was created, if that is wanted.
@@ -64,10 +67,10 @@ impl Observer {
         bundle: &Bundle,
         facts: &Facts<'_>,
         cgroup: &Cgroup,
-        config: Option<&Path>,
+        config: &Config,
+        folder: &Folder,
     ) -> Observed {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let config = inner.config.get_or_insert_with(|| load(config));
         if facts.is_sandbox() {
             return Observed::nothing();
         }
@@ -87,7 +90,7 @@ impl Observer {
                 cgroup: cgroup.clone(),
                 context,
                 plan: mode.grants().then_some(plan),
-                publish: None,
+                publish: Some(control::publish(folder)),
             })
         });
         Observed {
@@ -133,6 +136,16 @@ impl Observer {
     }
 }
 
+/// Keeps the limit of a container at its ceiling until it is dropped.
+#[derive(Debug)]
+pub(super) struct Held(Watched);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
 impl Observed {
     /// Nobody looks after it.
     fn nothing() -> Self {
@@ -146,6 +159,22 @@ impl Observed {
     /// What is done with its memory.
     pub(super) fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// Whoever looks after it.
+    pub(super) fn watched(&self) -> Option<&Watched> {
+        self.watched.as_ref()
+    }
+
+    /// Has the limit raised to the ceiling before something is done that may need memory, and waits for that a moment.
+    pub(super) async fn hold(&self) -> Option<Held> {
+        let watched = self.watched.as_ref()?;
+        let answer = watched.hold();
+        let held = Held(watched.clone());
+        if timeout(HOLD, answer).await.is_err() {
+            tracing::warn!("the memory limit of a container was not raised in time");
+        }
+        Some(held)
     }
 
     /// Its program starts: its first grant is in force when this returns, or after a moment without it.
@@ -196,8 +225,11 @@ fn take_in(store: &Store, path: &Path, sweep: bool) {
         Ok(_) | Err(StoreError::Busy(_)) => {}
         Err(err) => tracing::warn!("a trace was not stored: {}", chain(&err)),
     }
-    if sweep && let Err(err) = store.sweep_spool() {
-        tracing::warn!("traces left behind were not stored: {}", chain(&err));
+    if sweep {
+        control::sweep();
+        if let Err(err) = store.sweep_spool() {
+            tracing::warn!("traces left behind were not stored: {}", chain(&err));
+        }
     }
 }
 

@@ -7,10 +7,7 @@ use containerd_shim_protos::protobuf::{CodedInputStream, Message};
 use containerd_shim_protos::shim::oci;
 use serde::Deserialize;
 
-/// Where the state of all containers lies.
-pub(super) const STATE: &str = "/run/elastic-mem";
-/// The folder of runtime state below that of a namespace; no container can have its name.
-const RUNTIME_STATE: &str = ".oci";
+use crate::control::{RUNTIME_STATE, STATE};
 
 /// Type of the options of runc's shim.
 const RUNC: &str = "containerd.runc.v1.Options";

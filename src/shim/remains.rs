@@ -8,8 +8,8 @@ use containerd_shim_protos::protobuf::{Message, MessageField};
 
 use super::args::Args;
 use super::options::Options;
-use super::record::Folder;
 use super::{bootstrap, rootfs, terminal};
+use crate::control::Folder;
 use crate::model::ContainerId;
 use crate::runtime::{self, Store, chain};
 

@@ -18,6 +18,7 @@ use tokio::time::sleep;
 
 use super::children::Children;
 use super::container::Container;
+use super::doors::Doors;
 use super::engine::{self, Streams, memory_file};
 use super::error::{Result, ShimError};
 use super::events::Queue;
@@ -46,6 +47,7 @@ pub(super) struct Shim {
     pub(super) children: Arc<Children>,
     pub(super) events: Queue,
     pub(super) observer: Observer,
+    pub(super) doors: Doors,
     /// Awaited by the server: nothing is left to do.
     pub(super) done: Notify,
     /// Awaited by the server: something was done, and memory used for it.
@@ -68,6 +70,7 @@ impl Shim {
             children: Arc::default(),
             events,
             observer: Observer::default(),
+            doors: Doors::default(),
             done: Notify::new(),
             worked: Notify::new(),
             changed: Notify::new(),
@@ -190,6 +193,7 @@ impl Shim {
         let spec =
             memory_file(&process.take_spec()).map_err(ShimError::from_io("process description"))?;
         let pid_file = PidFile::new(container.folder.path());
+        let _held = container.hold().await;
         let launch = Launch {
             args: vec![
                 "exec".into(),
@@ -353,6 +357,10 @@ impl Shim {
 
     async fn delete_init(&self, container: &Arc<Container>) -> Result<Exit> {
         let init = &container.init;
+        let _held = match init.phase() {
+            Phase::Stopped => None,
+            _ => container.hold().await,
+        };
         let observed = container.observed.leave().await;
         match container.engine.run(["delete", &container.id]).await {
             Err(failure) if failure.text.contains("container does not exist") => {}
@@ -433,6 +441,7 @@ impl Shim {
         let process = container.process(exec_id)?;
         let signal = i32::try_from(signal)
             .map_err(|_| ShimError::Invalid(format!("{signal} is no signal")))?;
+        let _held = container.hold().await;
         if all && process.is_init() {
             let number = signal.to_string();
             let args = ["kill", "--all", &container.id, &number];
@@ -473,9 +482,10 @@ impl Shim {
             Phase::Stopped => Err("cannot pause a stopped container"),
         }
         .map_err(|text| ShimError::Failed(text.to_owned()))?;
+        let held = container.hold().await;
         let paused = container.engine.run(["pause", &container.id]).await;
         paused.map_err(|err| ShimError::failed("OCI runtime pause failed", err))?;
-        container.set_paused(true);
+        container.set_paused(true, held);
         self.events.push(&TaskPaused {
             container_id: container.id.clone(),
             ..TaskPaused::default()
@@ -499,7 +509,7 @@ impl Shim {
         .map_err(|text| ShimError::Failed(text.to_owned()))?;
         let resumed = container.engine.run(["resume", &container.id]).await;
         resumed.map_err(|err| ShimError::failed("OCI runtime resume failed", err))?;
-        container.set_paused(false);
+        container.set_paused(false, None);
         self.events.push(&TaskResumed {
             container_id: container.id.clone(),
             ..TaskResumed::default()
@@ -525,6 +535,7 @@ impl Shim {
                 .into(),
             ..Streams::null()
         };
+        let _held = container.hold().await;
         let args = ["update", "--resources", "-", &container.id];
         container.engine.run_with(args, streams, None).await?;
         Ok(())

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::error::{Result, ShimError};
-use super::options::STATE;
+use crate::control::{STATE, create_folder};
 use crate::kernel::tty::{self, TerminalSize};
 use crate::kernel::watch::watch;
 
@@ -42,7 +42,7 @@ impl ConsoleSocket {
         let folder = Path::new(STATE).join(SOCKETS);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = folder.join(format!("{}-{count}", std::process::id()));
-        super::record::create_folder(&folder)?;
+        create_folder(&folder)?;
         // Left by a shim that had our process id.
         let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path)

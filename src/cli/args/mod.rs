@@ -1,6 +1,7 @@
 //! Options and arguments, as runc has them. Options may stand before or after the container's name.
 
 pub(super) mod config;
+mod control;
 mod cost;
 mod exec;
 mod plot;
@@ -21,6 +22,7 @@ use crate::config::LogFormat;
 use crate::model::ContainerId;
 use crate::runtime::{CreateOptions, RuntimeError};
 use config::Config;
+pub(super) use control::{Addressee, Bind, Phase};
 pub(super) use cost::{Cost, Measured};
 pub(super) use exec::Exec;
 pub(super) use plot::{
@@ -156,6 +158,10 @@ pub(super) enum Verb {
     Trace(Box<Trace>),
     /// Draw memory over time: hulls, shapes, classes, inputs, runs
     Plot(Plot),
+    /// Say that a request of a function begins or ends in a container
+    Phase(Phase),
+    /// Say which function a container is an instance of, after its start
+    Bind(Bind),
     /// Print a completion script for a shell
     Completions(Completions),
     /// Write man pages
