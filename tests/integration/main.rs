@@ -31,6 +31,7 @@ mod bad_usage;
 mod capabilities;
 mod concurrency;
 mod config;
+mod control;
 mod cost;
 mod crash;
 mod devices;

@@ -1,0 +1,342 @@
+//! Records and control sockets of containers that no shim looks after.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::harness::{Case, Cmd, Outcome, cgroups, eventually, ours_beyond_runc};
+
+const STATE: &str = "/run/elastic-mem";
+const LIMIT: u64 = 64 << 20;
+const LOWER: u64 = 32 << 20;
+
+/// A running container with a monitor beside it.
+struct Watched<'a> {
+    case: &'a mut Case,
+    settings: PathBuf,
+    _store: TempDir,
+}
+
+fn watched(scenario: impl FnOnce(&mut Watched<'_>)) {
+    ours_beyond_runc(|case| {
+        let store = tempfile::tempdir().expect("store");
+        let settings = store.path().join("settings.toml");
+        let text = format!(
+            "memory.mode = \"observe\"\nprofile.folder = {:?}\n",
+            store.path().join("profiles")
+        );
+        fs::write(&settings, text).expect("settings");
+        case.idle();
+        case.spec()["linux"]["resources"]["memory"] = json!({"limit": LIMIT});
+        case.create();
+        let mut watched = Watched {
+            case,
+            settings,
+            _store: store,
+        };
+        let outcome = watched.call("start ID");
+        assert_eq!(outcome.code, 0, "{outcome}");
+        assert!(watched.folder().is_some(), "no record: {outcome}");
+        scenario(&mut watched);
+        let monitor = watched.owner();
+        watched.call("delete --force ID");
+        // It ends with its container, unless the scenario has killed it.
+        if let Some(monitor) = monitor {
+            let ended = eventually(|| kill(monitor, None).is_err().then_some(()));
+            assert!(ended.is_some(), "the monitor stays");
+        }
+        assert_eq!(watched.folder(), None, "the record stays");
+    });
+}
+
+impl Watched<'_> {
+    fn cmd(&self, line: &str) -> Cmd {
+        let cmd = self.case.cmd().env("ELASTIC_MEM_CONFIG", &self.settings);
+        cmd.args(self.case.words(line))
+    }
+
+    fn call(&self, line: &str) -> Outcome {
+        self.cmd(line).output()
+    }
+
+    fn ok(&self, line: &str) {
+        let outcome = self.call(line);
+        assert_eq!(outcome.code, 0, "{outcome}");
+        assert_eq!(outcome.stdout + &outcome.stderr, "");
+    }
+
+    fn fails(&self, line: &str, words: &[&str]) {
+        let outcome = self.call(line);
+        assert_ne!(outcome.code, 0, "{outcome}");
+        for word in words {
+            assert!(outcome.stderr.contains(word), "no {word:?} in {outcome}");
+        }
+    }
+
+    /// The folder of the container; names of test containers are their own.
+    fn folder(&self) -> Option<PathBuf> {
+        let namespaces = fs::read_dir(STATE).into_iter().flatten().flatten();
+        namespaces
+            .map(|namespace| namespace.path().join(self.case.id()))
+            .find(|folder| folder.join("state.json").exists())
+    }
+
+    fn record(&self) -> Value {
+        let path = self.folder().expect("record").join("state.json");
+        serde_json::from_slice(&fs::read(path).expect("read")).expect("JSON")
+    }
+
+    fn set(&self, fields: &[(&str, Value)]) {
+        let mut record = self.record();
+        for (key, value) in fields {
+            record[*key] = value.clone();
+        }
+        let path = self.folder().expect("record").join("state.json");
+        fs::write(path, record.to_string()).expect("write");
+    }
+
+    fn owner(&self) -> Option<Pid> {
+        self.folder()?;
+        let pid = self.record()["owner"]["pid"].as_i64()?;
+        Some(Pid::from_raw(i32::try_from(pid).ok()?))
+    }
+
+    /// Ends the monitor as the OOM killer would.
+    fn kill_monitor(&self) {
+        let monitor = self.owner().expect("monitor");
+        kill(monitor, Signal::SIGKILL).expect("kill");
+        // Whoever adopted it may take a moment to reap it.
+        let stat = format!("/proc/{monitor}/stat");
+        let ended = eventually(|| {
+            let text = fs::read_to_string(&stat);
+            text.map_or(true, |text| text.contains(") Z "))
+                .then_some(())
+        });
+        assert!(ended.is_some());
+    }
+
+    /// As a tuner does.
+    fn lower(&self) {
+        self.set_limit(LOWER);
+        if !cgroups::is_unified() {
+            self.write("memory.oom_control", "1");
+        }
+        self.set(&[("mode", json!("elastic")), ("grant", json!(LOWER))]);
+    }
+
+    fn set_limit(&self, bytes: u64) {
+        let file = cgroups::by_version("memory.limit_in_bytes", "memory.high");
+        self.write(file, &bytes.to_string());
+    }
+
+    fn write(&self, file: &str, text: &str) {
+        let group = self.record()["cgroup"]["path"].as_str().map(PathBuf::from);
+        fs::write(group.expect("group").join(file), text).expect("write");
+    }
+
+    fn read(&self, file: &str) -> String {
+        let group = self.record()["cgroup"]["path"].as_str().map(PathBuf::from);
+        fs::read_to_string(group.expect("group").join(file)).expect("read")
+    }
+
+    fn limit(&self) -> String {
+        let file = cgroups::by_version("memory.limit_in_bytes", "memory.high");
+        self.read(file).trim_end().to_owned()
+    }
+
+    fn ask(&self, line: &str) -> String {
+        let socket = self.folder().expect("folder").join("control.sock");
+        let mut stream = UnixStream::connect(socket).expect("connect");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .expect("timeout");
+        writeln!(stream, "{line}").expect("say");
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).expect("hear");
+        answer
+    }
+
+    fn holds(&self) -> i64 {
+        let answer: Value = serde_json::from_str(&self.ask(r#"{"status":true}"#)).expect("JSON");
+        answer["holds"].as_i64().expect("holds")
+    }
+}
+
+fn what_is_in_force_without_us() -> String {
+    if cgroups::is_unified() {
+        return "max".to_owned();
+    }
+    LIMIT.to_string()
+}
+
+#[test]
+fn a_container_has_a_record_and_a_socket_for_root_alone() {
+    watched(|c| {
+        let folder = c.folder().expect("folder");
+        let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+        assert_eq!(mode(&folder), 0o700);
+        assert_eq!(mode(&folder.join("state.json")), 0o600);
+        assert_eq!(mode(&folder.join("control.sock")), 0o600);
+        let record = c.record();
+        assert_eq!(record["mode"], "observe");
+        assert_eq!(record["ceiling"], LIMIT);
+        assert_eq!(record["grant"], LIMIT);
+        assert_eq!(record["reclaimable"], 0);
+        assert_eq!(record["pid"], c.case.pid());
+        assert_eq!(record["runtimeRoot"], json!(c.case.root()));
+        assert_eq!(record["cgroup"]["before"]["oomKiller"], true);
+        let status = c.ask(r#"{"status":true}"#);
+        assert!(status.contains(r#""ok":true"#), "{status}");
+        assert!(status.contains(r#""mode":"observe""#), "{status}");
+    });
+}
+
+#[test]
+fn requests_and_bindings_are_taken() {
+    watched(|c| {
+        c.ok("phase ID begin --input-bytes 4k --class small");
+        c.ok("phase ID end");
+        c.ok("bind ID --function thumb --class small");
+        let record = c.record();
+        let function = record["function"].as_str().expect("function");
+        let namespace = c.case.root().file_name().expect("name").to_string_lossy();
+        assert_eq!(function, format!("{namespace}/thumb"));
+        assert_eq!(record["class"], "small");
+        c.fails("phase ID end --class small", &["belong to begin"]);
+        c.fails("phase ID begin --input-bytes much", &["much"]);
+        c.fails("bind ID --function=", &["function"]);
+    });
+}
+
+#[test]
+fn what_is_malformed_is_answered_with_a_reason() {
+    watched(|c| {
+        for line in ["", "{", r#"{"phase":"middle"}"#, r#"{"hold":false}"#] {
+            let answer = c.ask(line);
+            assert!(answer.starts_with(r#"{"error":"#), "{line}: {answer}");
+        }
+        let long = format!(r#"{{"bind":{{"function":"{}"}}}}"#, "f".repeat(4096));
+        assert!(c.ask(&long).contains("4096"));
+        c.ok("phase ID end");
+    });
+}
+
+#[test]
+fn a_name_that_nobody_or_more_than_one_has_is_refused() {
+    watched(|c| {
+        c.fails("phase no-such-container end", &["no-such-container", STATE]);
+        c.fails("phase ../x end", &["invalid container ID"]);
+        c.fails(
+            "phase ID end --namespace elsewhere",
+            &["elsewhere", "memory.mode"],
+        );
+        let own = c.folder().expect("folder");
+        let other = format!("test-{}", std::process::id());
+        let double = Path::new(STATE).join(&other).join(c.case.id());
+        fs::create_dir_all(&double).expect("double");
+        fs::copy(own.join("state.json"), double.join("state.json")).expect("copy");
+        let outcome = c.call("phase ID end");
+        let namespace = own.parent().and_then(Path::file_name).expect("namespace");
+        let namespace = namespace.to_string_lossy();
+        c.ok(&format!("phase ID end --namespace {namespace}"));
+        c.fails(
+            &format!("phase ID end --namespace {other}"),
+            &["nobody answers at", "no such file"],
+        );
+        fs::remove_dir_all(Path::new(STATE).join(&other)).expect("remove");
+        assert_ne!(outcome.code, 0, "{outcome}");
+        for word in ["2 containers", &other, &*namespace, "--namespace"] {
+            assert!(outcome.stderr.contains(word), "no {word} in {outcome}");
+        }
+    });
+}
+
+#[test]
+fn a_hold_ends_with_its_client_however_it_ends() {
+    watched(|c| {
+        // A container that nobody lowers needs no hold.
+        let running = c.cmd("exec ID sleep 1000").spawn();
+        let runs = eventually(|| (c.case.processes().len() >= 3).then_some(()));
+        assert!(runs.is_some());
+        assert_eq!(c.holds(), 0);
+        drop(running);
+        c.set(&[("mode", json!("elastic"))]);
+        for signal in [Signal::SIGKILL, Signal::SIGTERM] {
+            let running = c.cmd("exec ID sleep 1000").spawn();
+            let held = eventually(|| (c.holds() == 1).then_some(()));
+            assert!(held.is_some(), "exec does not hold");
+            let pid = i32::try_from(running.child.id()).expect("pid");
+            kill(Pid::from_raw(pid), signal).expect("kill");
+            let released = eventually(|| (c.holds() == 0).then_some(()));
+            assert!(released.is_some(), "the hold stays after {signal}");
+        }
+        // A verb that ends lets go.
+        c.ok("kill ID WINCH");
+        assert_eq!(c.holds(), 0);
+    });
+}
+
+#[test]
+fn a_verb_gives_back_what_a_dead_monitor_had_taken() {
+    watched(|c| {
+        c.lower();
+        let outcome = c.call("state ID");
+        assert_eq!(outcome.code, 0);
+        assert_eq!(c.limit(), LOWER.to_string(), "the monitor lives");
+        c.kill_monitor();
+        let outcome = c.call("state ID");
+        assert!(
+            outcome.stderr.contains("raised to the ceiling"),
+            "{outcome}"
+        );
+        assert_eq!(c.limit(), what_is_in_force_without_us());
+        if !cgroups::is_unified() {
+            let oom = c.read("memory.oom_control");
+            assert!(oom.contains("oom_kill_disable 0"), "{oom}");
+        }
+        let record = c.record();
+        assert_eq!(record["grant"], LIMIT);
+        assert_eq!(record["reclaimable"], 0);
+        // Once: what somebody sets later is theirs.
+        c.set_limit(LOWER);
+        let outcome = c.call("state ID");
+        assert_eq!(outcome.stderr, "");
+        assert_eq!(c.limit(), LOWER.to_string());
+    });
+}
+
+#[test]
+fn a_verb_raises_the_limit_itself_when_the_monitor_stands_still() {
+    watched(|c| {
+        c.lower();
+        let monitor = c.owner().expect("monitor");
+        kill(monitor, Signal::SIGSTOP).expect("stop");
+        let start = Instant::now();
+        let outcome = c.call("kill ID WINCH");
+        let took = start.elapsed();
+        kill(monitor, Signal::SIGCONT).expect("continue");
+        assert_eq!(outcome.code, 0, "{outcome}");
+        assert!(outcome.stderr.contains("nobody answers"), "{outcome}");
+        assert_eq!(c.limit(), what_is_in_force_without_us());
+        assert!(took >= Duration::from_millis(45), "{took:?}");
+        assert!(took < Duration::from_secs(10), "{took:?}");
+    });
+}
+
+#[test]
+fn a_record_of_a_dead_monitor_goes_with_its_container() {
+    watched(|c| {
+        c.kill_monitor();
+        c.fails("phase ID end", &["nobody answers at", "connection refused"]);
+        c.ok("delete --force ID");
+        assert_eq!(c.folder(), None);
+    });
+}
