@@ -37,6 +37,7 @@ mod common;
 mod harness;
 
 mod bootstrap;
+mod control;
 mod docker;
 mod events;
 mod exec;

@@ -340,3 +340,74 @@ fn a_record_of_a_dead_monitor_goes_with_its_container() {
         assert_eq!(c.folder(), None);
     });
 }
+
+/// Lets the function of the container be learned: three runs that use little of what they declare.
+fn learn(case: &mut Case, settings: &Path) {
+    case.spec()["annotations"] = json!({"elastic-mem.io/function": "thumb"});
+    case.script("sleep 0.3");
+    case.bundle.write();
+    for _ in 0..3 {
+        let call = |line: &str| {
+            let cmd = case.cmd().env("ELASTIC_MEM_CONFIG", settings);
+            let outcome = cmd.args(case.words(line)).output();
+            assert_eq!(outcome.code, 0, "{outcome}");
+        };
+        call("create --bundle BUNDLE ID");
+        call("start ID");
+        case.wait_for("stopped");
+        call("delete ID");
+        // The monitor puts the trace into the store.
+        assert!(case.settle().is_empty());
+    }
+    case.spec()["annotations"] = json!({});
+    case.idle();
+}
+
+#[test]
+fn a_container_that_is_bound_late_is_granted_less_and_has_its_ceiling_while_somebody_acts() {
+    if cgroups::is_unified() {
+        return crate::harness::skip("what is asked of memory.high: tests/system");
+    }
+    ours_beyond_runc(|case| {
+        let store = tempfile::tempdir().expect("store");
+        let settings = store.path().join("settings.toml");
+        let folder = store.path().join("profiles");
+        let text = format!("memory.mode = \"elastic\"\nprofile.folder = {folder:?}\n");
+        fs::write(&settings, text).expect("settings");
+        case.spec()["linux"]["resources"]["memory"] = json!({"limit": 4 * LIMIT});
+        learn(case, &settings);
+        case.create();
+        let c = Watched {
+            case,
+            settings,
+            _store: store,
+        };
+        c.ok("start ID");
+        assert_eq!(c.record()["mode"], "observe", "nothing is known of it yet");
+        c.ok("bind ID --function thumb");
+        let granted = || c.limit().parse::<u64>().expect("limit");
+        let lowered = eventually(|| (granted() < 4 * LIMIT).then_some(()));
+        assert!(lowered.is_some(), "never below the ceiling: {}", c.record());
+        let record = eventually(|| {
+            let record = c.record();
+            (record["grant"].as_u64()? < 4 * LIMIT).then_some(record)
+        });
+        let record = record.expect("the grant is not published");
+        assert_eq!(record["mode"], "elastic");
+        assert_eq!(record["ceiling"], 4 * LIMIT);
+        let grant = record["grant"].as_u64().expect("grant");
+        assert_eq!(record["reclaimable"], 4 * LIMIT - grant);
+        // At its ceiling while somebody acts, and not before the answer.
+        let running = c.cmd("exec ID sleep 1000").spawn();
+        let held = eventually(|| (c.holds() == 1).then_some(()));
+        assert!(held.is_some(), "exec does not hold");
+        assert_eq!(granted(), 4 * LIMIT);
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(granted(), 4 * LIMIT, "lowered during the hold");
+        drop(running);
+        let lowered = eventually(|| (granted() < 4 * LIMIT).then_some(()));
+        assert!(lowered.is_some(), "the hold stays");
+        c.call("delete --force ID");
+        assert_eq!(c.folder(), None);
+    });
+}
