@@ -350,7 +350,7 @@ impl Folder {
         let bytes = std::fs::read(self.path().join(FILE)).ok()?;
         serde_json::from_slice(&bytes)
             .inspect_err(
-                |err| tracing::warn!(%err, folder = %self.path().display(), "record not used"),
+                |err| tracing::debug!(%err, folder = %self.path().display(), "record not used"),
             )
             .ok()
             .filter(|record: &Record| record.version <= VERSION)
