@@ -31,8 +31,8 @@ impl Waker {
     }
 
     /// Waits for a time, to the microsecond as the kernel's timers allow, or until it is woken. None waits for
-    /// a word alone.
-    pub fn wait(&self, time: Option<Duration>) {
+    /// a word alone. Whether a word was spoken.
+    pub fn wait(&self, time: Option<Duration>) -> bool {
         let time = time.map(|time| Timespec {
             tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(time.subsec_nanos()),
@@ -40,8 +40,11 @@ impl Waker {
         let mut polled = [PollFd::new(&self.0, PollFlags::IN)];
         match poll(&mut polled, time.as_ref()) {
             // A signal, or nobody spoke.
-            Err(Errno::INTR) | Ok(0) => {}
-            _ => self.clear(),
+            Err(Errno::INTR) | Ok(0) => false,
+            _ => {
+                self.clear();
+                true
+            }
         }
     }
 
@@ -96,15 +99,15 @@ mod tests {
     fn a_wait_ends_in_time_or_with_a_word() {
         let waker = Arc::new(Waker::new().unwrap());
         let start = Instant::now();
-        waker.wait(Some(Duration::from_millis(5)));
+        assert!(!waker.wait(Some(Duration::from_millis(5))));
         assert!(start.elapsed() >= Duration::from_millis(5));
         let other = Arc::clone(&waker);
         let thread = std::thread::spawn(move || other.wake());
-        waker.wait(None);
+        assert!(waker.wait(None));
         thread.join().unwrap();
         // The word was taken.
         let start = Instant::now();
-        waker.wait(Some(Duration::from_millis(5)));
+        assert!(!waker.wait(Some(Duration::from_millis(5))));
         assert!(start.elapsed() >= Duration::from_millis(5));
     }
 }

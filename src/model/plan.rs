@@ -29,6 +29,8 @@ pub struct Forecast {
     pub hull: Hull,
     /// The largest usage of any run of the class.
     pub most: Bytes,
+    /// Most growth within 20 ms of any run.
+    pub burst: Bytes,
     /// How requests are put into classes by their input.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bins: Option<InputBins>,

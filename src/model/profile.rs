@@ -42,6 +42,9 @@ pub struct Digest {
     pub file_peak: Bytes,
     /// Largest usage, by the kernel's own counter where there is one.
     pub usage_peak: Bytes,
+    /// Most growth within 20 ms; none where nobody looked that often.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<Bytes>,
     /// Whether the run came to its end and had all the memory that it asked for. The figures of a run that did not
     /// are lower bounds: they raise hulls and largest peaks, and count as no run.
     pub complete: bool,
@@ -96,6 +99,9 @@ pub struct ClassProfile {
     pub cold_file_peak: Option<Quantiles>,
     /// Peaks of usage.
     pub usage_peak: Quantiles,
+    /// Most growth within 20 ms of any run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<Bytes>,
     /// Longest complete run.
     #[serde(rename = "durationUs", with = "micros")]
     pub duration: Duration,

@@ -200,6 +200,7 @@ fn forecast(profile: &Profile, class: &ClassProfile) -> Forecast {
         trusted: trusted(class) == Some(clock),
         hull: sum(hulls),
         most: class.usage_peak.max,
+        burst: class.burst.unwrap_or_default(),
         bins: profile.bins.clone(),
         classes: profile
             .classes

@@ -1,11 +1,13 @@
 //! Limits are lowered by a thread of their own: the kernel may have to drop page cache for it, which takes 10 to 70 ms
 //! and more (measured; `docs/adr`). Raises never wait for it.
 
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::kernel::cgroup::Lever;
+use crate::kernel::cgroup::{Alarm, Lever};
+use crate::kernel::wait::Waker;
 use crate::model::{Bytes, MemoryLimit};
 
 /// Stands for the declared limit.
@@ -18,6 +20,8 @@ pub type Publish = Arc<dyn Fn(Option<Bytes>, Option<Bytes>) + Send + Sync>;
 pub(super) struct Limit {
     /// For lowering, and for dropping page cache.
     lever: Lever,
+    /// cgroup v1 alone.
+    alarm: Option<Alarm>,
     /// The OOM killer as it was found (cgroup v1).
     oom_killer: bool,
     declared: Mutex<MemoryLimit>,
@@ -44,6 +48,8 @@ impl std::fmt::Debug for Limit {
 
 enum Job {
     Lower,
+    /// Usage above so much is told to whoever looks.
+    Alarm(Bytes),
     Drop(Bytes),
     Publish(Option<Bytes>, Option<Bytes>),
 }
@@ -55,14 +61,14 @@ pub(super) struct Lowering(Sender<(Arc<Limit>, Job)>);
 impl Lowering {
     /// # Errors
     /// What failed, for the log.
-    pub(super) fn start() -> Result<Self, String> {
+    pub(super) fn start(waker: Arc<Waker>) -> Result<Self, String> {
         let (sender, receiver) = channel::<(Arc<Limit>, Job)>();
         std::thread::Builder::new()
             .name("lowering".to_owned())
             .stack_size(128 << 10)
             .spawn(move || {
                 for (limit, job) in receiver {
-                    let work = std::panic::AssertUnwindSafe(|| limit.work(job));
+                    let work = std::panic::AssertUnwindSafe(|| limit.work(job, &waker));
                     if std::panic::catch_unwind(work).is_err() {
                         tracing::error!("lowering a limit panicked");
                         limit.refused.store(true, Ordering::SeqCst);
@@ -81,6 +87,11 @@ impl Lowering {
         }
     }
 
+    /// Has the thread that looks woken when usage passes this.
+    pub(super) fn alarm(&self, limit: &Arc<Limit>, above: Bytes) {
+        self.send(limit, Job::Alarm(above));
+    }
+
     /// Drops page cache.
     pub(super) fn drop_cache(&self, limit: &Arc<Limit>, most: Bytes) {
         self.send(limit, Job::Drop(most));
@@ -95,12 +106,14 @@ impl Lowering {
 impl Limit {
     pub(super) fn new(
         lever: Lever,
+        alarm: Option<Alarm>,
         oom_killer: bool,
         declared: MemoryLimit,
         publish: Option<Publish>,
     ) -> Self {
         Self {
             lever,
+            alarm,
             oom_killer,
             declared: Mutex::new(declared),
             wanted: AtomicU64::new(DECLARED),
@@ -207,9 +220,18 @@ impl Limit {
         Ok(())
     }
 
-    fn work(&self, job: Job) {
+    fn work(&self, job: Job, waker: &Waker) {
         match job {
             Job::Lower => self.lower(),
+            Job::Alarm(above) => {
+                let set = self
+                    .alarm
+                    .as_ref()
+                    .map(|alarm| alarm.set(above, waker.as_fd()));
+                if let Some(Err(err)) = set {
+                    tracing::debug!("no alarm of usage: {}", crate::runtime::chain(&err));
+                }
+            }
             Job::Drop(most) => {
                 if let Err(err) = self.lever.drop_cache(most) {
                     tracing::debug!("page cache not dropped: {}", crate::runtime::chain(&err));

@@ -268,7 +268,10 @@ impl Thread {
             self.guarded("look", Self::look);
             let next = self.running.values().map(|run| run.due).min();
             let now = self.epoch.elapsed();
-            self.waker.wait(next.map(|due| due.saturating_sub(now)));
+            if self.waker.wait(next.map(|due| due.saturating_sub(now))) {
+                // It may have been an alarm of usage: of whom it does not say.
+                self.running.values_mut().for_each(|run| run.alarmed(now));
+            }
         }
     }
 
@@ -335,7 +338,7 @@ impl Thread {
             .as_ref()
             .is_some_and(|plan| plan.mode.grants());
         if needs_hands && self.hands.is_none() {
-            self.hands = Hands::new()
+            self.hands = Hands::new(Arc::clone(&self.waker))
                 .inspect_err(|reason| tracing::warn!(reason, "no limit is moved"))
                 .ok();
         }

@@ -147,6 +147,13 @@ impl Run {
         }
     }
 
+    /// Something woke the thread: a container whose limit follows it is looked at.
+    pub(super) fn alarmed(&mut self, now: Duration) {
+        if self.tuning.is_some() {
+            self.due = self.due.min(now);
+        }
+    }
+
     /// A request begins or ends.
     pub(super) fn edge(&mut self, now: Duration, edge: &Edge, hands: Option<&mut Hands>) {
         let at = now.saturating_sub(self.start);

@@ -1,5 +1,6 @@
 //! What is done with the limit of one container that is being sampled.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use super::Edge;
 use super::lowering::{Limit, Lowering, Publish};
 use crate::guardian::Guardian;
 use crate::kernel::cgroup::{Cgroup, Failures, Lever, Meter, Version};
+use crate::kernel::wait::Waker;
 use crate::model::plan::Plan;
 use crate::model::trace::{Phase, Sample};
 use crate::model::{Bytes, MemoryLimit};
@@ -18,6 +20,13 @@ use crate::runtime::chain;
 const WORKING: Duration = Duration::from_millis(4);
 /// The same while it rests.
 const RESTING: Duration = Duration::from_millis(10);
+/// Thresholds are multiples of this...
+const ALARM_STEP: u64 = 2 << 20;
+/// ... and so far above usage: the kernel looks at every 128th page that a processor charges.
+const ALARM_ABOVE: u64 = 1 << 20;
+/// How often one is set, at most, and how many.
+const ALARMS_APART: Duration = Duration::from_millis(50);
+const MOST_ALARMS: usize = 64;
 /// How often others are told of the grant.
 const TELLING: Duration = Duration::from_secs(1);
 
@@ -31,9 +40,9 @@ pub(super) struct Hands {
 impl Hands {
     /// # Errors
     /// What failed, for the log.
-    pub(super) fn new() -> Result<Self, String> {
+    pub(super) fn new(waker: Arc<Waker>) -> Result<Self, String> {
         Ok(Self {
-            lowering: Lowering::start()?,
+            lowering: Lowering::start(waker)?,
             guardian: Guardian::start()?,
         })
     }
@@ -51,6 +60,7 @@ pub(super) struct Tuning {
     limit: Arc<Limit>,
     /// Whether page cache can be dropped and nothing else: cgroup v1 would swap out too.
     drops_cache: bool,
+    alarms: Alarms,
     recorded: Option<MemoryLimit>,
     told: Option<(Duration, Option<Bytes>)>,
     times_met: u64,
@@ -86,8 +96,15 @@ impl Tuning {
             version: cgroup.version,
             guard: Guard::new(plan, declared, met(cgroup.version, meter)),
             lever,
-            limit: Arc::new(Limit::new(lowering, oom_killer, declared, publish)),
+            limit: Arc::new(Limit::new(
+                lowering,
+                meter.alarm().ok(),
+                oom_killer,
+                declared,
+                publish,
+            )),
             drops_cache: cgroup.version == Version::V2 || !crate::kernel::has_swap(),
+            alarms: Alarms::default(),
             recorded: None,
             told: None,
             times_met: 0,
@@ -137,6 +154,14 @@ impl Tuning {
         // Before it is lowered, so that whoever finds us dead knows of it.
         self.publish(at, hands);
         self.apply(step.grant, hands, first);
+        let usage = sample.usage.unwrap_or_default();
+        if self.version == Version::V1
+            && step.grant.is_none()
+            && let Some(grant) = self.guard.grant()
+            && let Some(above) = self.alarms.next(at, usage, grant)
+        {
+            hands.lowering.alarm(&self.limit, above);
+        }
         if let Some(most) = step.drop_cache.filter(|_| self.drops_cache) {
             hands.lowering.drop_cache(&self.limit, most);
         }
@@ -290,6 +315,34 @@ impl Drop for Tuning {
         } else {
             self.limit.restore(&self.lever);
         }
+    }
+}
+
+/// Thresholds of usage at which this thread is woken, so that a growth between two looks is not seen too late.
+///
+/// To set one takes the kernel 10 to 20 ms, and it stays for the life of the control group: they are set where a
+/// container stands still, once each, and not for every grant.
+#[derive(Debug, Default)]
+struct Alarms {
+    set: BTreeSet<u64>,
+    last: Option<Duration>,
+}
+
+impl Alarms {
+    /// The threshold to set now, if any: the next one above usage, well below the grant.
+    fn next(&mut self, at: Duration, usage: Bytes, grant: Bytes) -> Option<Bytes> {
+        let is_soon = |last| at.saturating_sub(last) < ALARMS_APART;
+        if self.set.len() >= MOST_ALARMS || self.last.is_some_and(is_soon) {
+            return None;
+        }
+        let above = usage.get().saturating_add(ALARM_ABOVE);
+        let level = above.checked_next_multiple_of(ALARM_STEP)?;
+        let is_useful = level.saturating_add(ALARM_ABOVE) < grant.get();
+        if !is_useful || !self.set.insert(level) {
+            return None;
+        }
+        self.last = Some(at);
+        Some(Bytes::new(level))
     }
 }
 

@@ -35,6 +35,28 @@ pub struct Meter {
     nodes: Option<File>,
 }
 
+/// Sets thresholds of usage in one control group of cgroup v1.
+#[derive(Debug)]
+pub struct Alarm {
+    usage: File,
+    control: PathBuf,
+}
+
+impl Alarm {
+    /// Has an eventfd signalled whenever usage passes a threshold, for as long as the control group and the eventfd
+    /// exist; as [`Meter::watch_usage`], and as slow.
+    ///
+    /// # Errors
+    /// `Io` with the file that refused.
+    pub fn set(&self, threshold: Bytes, event: BorrowedFd<'_>) -> Result<()> {
+        let (event, usage) = (event.as_raw_fd(), self.usage.as_raw_fd());
+        write_text(
+            &self.control,
+            &format!("{event} {usage} {}", threshold.get()),
+        )
+    }
+}
+
 /// What the memory consists of (`memory.stat`). Page cache and shared memory do not overlap here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Composition {
@@ -215,17 +237,29 @@ impl Meter {
     /// # Errors
     /// `Unsupported` on cgroup v2; `Io` with the file that refused.
     pub fn watch_usage(&self, threshold: Bytes) -> Result<OwnedFd> {
+        let path = self.memory.join("cgroup.event_control");
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|err| KernelError::io("watch", &path, err.into()))?;
+        self.alarm()?.set(threshold, event.as_fd())?;
+        Ok(event)
+    }
+
+    /// What sets thresholds for another thread than that of the meter.
+    ///
+    /// # Errors
+    /// `Unsupported` on cgroup v2; `Io` when there are no descriptors left.
+    pub fn alarm(&self) -> Result<Alarm> {
         if self.version == Version::V2 {
             return Err(KernelError::Unsupported(
                 "cgroup v2 does not tell when usage passes a threshold".to_owned(),
             ));
         }
-        let path = self.memory.join("cgroup.event_control");
-        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|err| KernelError::io("watch", &path, err.into()))?;
-        let (event_fd, usage_fd) = (event.as_raw_fd(), self.usage.as_raw_fd());
-        write_text(&path, &format!("{event_fd} {usage_fd} {}", threshold.get()))?;
-        Ok(event)
+        let control = self.memory.join("cgroup.event_control");
+        let usage = self.usage.try_clone();
+        Ok(Alarm {
+            usage: usage.map_err(|err| KernelError::io("watch", &control, err))?,
+            control,
+        })
     }
 
     /// Memory on each node, by its number (`memory.numa_stat`): `visit` gets the number of a node and a share of

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use hierarchy::{Hierarchies, Version};
 pub use lever::Lever;
-pub use meter::{Composition, Failures, Meter};
+pub use meter::{Alarm, Composition, Failures, Meter};
 pub use resources::weight_of_shares;
 pub use stats::{BlkioEntry, Counter, FlatKeyed, Pressure, PressureLine, Stats};
 

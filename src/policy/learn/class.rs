@@ -41,6 +41,7 @@ pub(super) fn profile(runs: &[&Digest], rules: &Rules) -> Option<ClassProfile> {
         file_peak: file_peak(&warm)?,
         cold_file_peak: file_peak(&cold),
         usage_peak: peaks(|run| run.usage_peak)?,
+        burst: runs.iter().filter_map(|run| run.burst).max(),
         duration: complete.iter().map(|run| run.duration).max()?,
         wall_confidence: wall.confidence(&complete_runs, rules),
         wall: Hulls {

@@ -8,6 +8,11 @@ use crate::model::trace::{End, Sample, Trace};
 /// and the time for that grows with the number of bins.
 pub const MOST_BINS: usize = 128;
 
+/// Growth is counted over so many microseconds: what happens until a look has led to something, on a busy host.
+const BURST: u64 = 20_000;
+/// Between samples that are further apart nobody knows how fast memory grew.
+const LONGEST_GAP: u64 = 40_000;
+
 /// Why nothing can be kept of a trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoDigest {
@@ -50,6 +55,7 @@ pub fn digest(trace: &Trace, finest: BinWidth) -> Result<Digest, NoDigest> {
         held_peak,
         file_peak: Bytes::new(largest(|moment| moment.file)),
         usage_peak: held_peak.max(usage_peak.max(kernel_peak).unwrap_or_default()),
+        burst: burst(&moments).map(Bytes::new),
         complete: trace.end.is_some_and(|end| complete(&end)),
         wall: hulls(&moments, |moment| moment.wall, finest),
         by_cpu: cpu.map(|_| hulls(&moments, |moment| moment.cpu, finest)),
@@ -94,6 +100,29 @@ fn moments(samples: &[Sample]) -> Option<Vec<Moment>> {
             })
             .collect(),
     )
+}
+
+/// The most growth within [`BURST`]; none if no two samples are that close.
+fn burst(moments: &[Moment]) -> Option<u64> {
+    let usage = |moment: &Moment| moment.held.saturating_add(moment.file);
+    let mut most = None;
+    let mut first = 0;
+    for (last, now) in moments.iter().enumerate() {
+        while first < last
+            && moments
+                .get(first)
+                .is_some_and(|m| now.wall - m.wall > BURST)
+        {
+            first += 1;
+        }
+        let window = moments.get(first..last)?;
+        // The value before the window held at its begin, unless nobody looked for long.
+        let before = first.checked_sub(1).and_then(|before| moments.get(before));
+        let before = before.filter(|before| now.wall - before.wall <= LONGEST_GAP);
+        let least = window.iter().chain(before).map(usage).min();
+        most = most.max(least.map(|least| usage(now).saturating_sub(least)));
+    }
+    most
 }
 
 fn micros(time: std::time::Duration) -> u64 {

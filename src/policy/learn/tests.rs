@@ -49,6 +49,7 @@ fn run(name: &str, bins: &[u64]) -> Digest {
         features: BTreeMap::new(),
         duration: hull(bins).end(),
         cpu: None,
+        burst: None,
         held_peak: peak,
         file_peak: Bytes::ZERO,
         usage_peak: peak,

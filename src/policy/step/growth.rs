@@ -26,6 +26,7 @@ pub(super) struct Growth {
     /// Nanoseconds between looks.
     lateness: Window,
     grew: Duration,
+    reaction: Duration,
 }
 
 impl Growth {
@@ -35,6 +36,7 @@ impl Growth {
             rates: Window::new(MEMORY),
             lateness: Window::new(LATENESS),
             grew: Duration::ZERO,
+            reaction: REACTION,
         }
     }
 
@@ -62,9 +64,14 @@ impl Growth {
         let rate = self.rates.add(at, rate);
         let late = self.lateness.add(at, late);
         // Half as late again as it was lately.
-        let reaction = REACTION.as_nanos().max(u128::from(late) * 3 / 2);
-        let bytes = u128::from(rate) * reaction / 1_000_000_000;
+        self.reaction = REACTION.max(Duration::from_nanos(late) * 3 / 2);
+        let bytes = u128::from(rate) * self.reaction.as_nanos() / 1_000_000_000;
         Bytes::new(u64::try_from(bytes).unwrap_or(u64::MAX))
+    }
+
+    /// The time until the next look has led to something.
+    pub(super) fn reaction(&self) -> Duration {
+        self.reaction
     }
 
     /// Whether it has not grown for so long.

@@ -25,14 +25,12 @@ use growth::Growth;
 use outlook::Outlook;
 use window::Window;
 
-/// Usage above the largest known one by no more than this is no news: two processors hold stocks of 256 KiB each
-/// (`MEMCG_CHARGE_BATCH`), and a pad is larger.
-const TOLERANCE: u64 = 512 << 10;
 /// The pad is this share of the largest need, between [`Margins::pad`] and [`LARGEST_PAD`]: what large functions do at
 /// once is larger.
 const PAD_SHARE: u64 = 16;
 const LARGEST_PAD: u64 = 64 << 20;
-/// A container is near its limit when so little of the pad is left.
+/// A container is near its limit when so little of the pad is left. Usage above the largest known one by as little is no
+/// news: files that another container had read before are charged to this one now and then, and processors hold stocks.
 const NEAR_SHARE: u64 = 4;
 /// A grant is not lowered for less than this, nor for less than [`LEAST_SHARE`] of it.
 const LEAST_CHANGE: u64 = 1 << 20;
@@ -390,7 +388,7 @@ impl Guard {
         let Some(outlook) = &self.outlook else {
             return true;
         };
-        usage.saturating_sub(outlook.most).get() > TOLERANCE
+        usage.saturating_sub(outlook.most).get() > self.pad.get() / NEAR_SHARE
     }
 
     /// The most that is known to be needed now.
@@ -436,7 +434,8 @@ impl Guard {
                 .min(self.largest),
             Mode::Elastic => {
                 let rise = outlook.map_or(Bytes::ZERO, |outlook| {
-                    outlook.rise(look.at, look.cpu, look.usage)
+                    let sudden = outlook.sudden(self.growth.reaction(), self.pad);
+                    outlook.rise(look.at, look.cpu, look.usage).max(sudden)
                 });
                 // A request of a class that needs little may be of another one.
                 above(self.pad.max(ahead).max(rise)).min(self.largest)

@@ -16,6 +16,8 @@ const JITTER_UNTRUSTED: u128 = 30;
 const LEVEL_SHARE: u64 = 6;
 /// ... or so much.
 const LEVEL: u64 = 16 << 20;
+/// The time of [`Forecast::burst`].
+const BURST: Duration = Duration::from_millis(20);
 /// No rise counts for more than this share of the peak: growth that is faster shows within it.
 const RISE_SHARE: u64 = 4;
 
@@ -30,6 +32,9 @@ pub(super) struct Outlook {
     limits: Option<Hull>,
     jitter: u128,
     pub(super) most: Bytes,
+    /// Most growth within [`BURST`].
+    burst: Bytes,
+    trusted: bool,
 }
 
 impl Outlook {
@@ -54,7 +59,21 @@ impl Outlook {
             },
             hull,
             most: forecast.most,
+            burst: forecast.burst,
+            trusted: forecast.trusted,
         }
+    }
+
+    /// How much the container may grow before a look has led to something, which takes `reaction`, if it does at once what
+    /// the others did at most. Where nobody knows when that comes, it may come twice as fast.
+    pub(super) fn sudden(&self, reaction: Duration, pad: Bytes) -> Bytes {
+        let times = if self.trusted { 1 } else { 2 };
+        let reaction = reaction.as_nanos().saturating_mul(times);
+        let share = u128::from(self.burst.get()).saturating_mul(reaction) / BURST.as_nanos();
+        let share = u64::try_from(share)
+            .unwrap_or(u64::MAX)
+            .min(self.burst.get());
+        Bytes::new(share.saturating_add(pad.get() / 2))
     }
 
     /// How much other runs that used about as much grew, about now, within the lead.

@@ -44,6 +44,7 @@ fn plan(mode: Mode) -> Plan {
                 ..Hull::default()
             },
             most,
+            burst: Bytes::ZERO,
             bins: None,
             classes: [("large", 100), ("small", 20)]
                 .map(|(name, most)| (name.parse().unwrap(), mib(most)))
@@ -151,15 +152,17 @@ fn i10_what_leaves_the_known_gets_the_ceiling() {
     for mode in [Mode::Static, Mode::Replay, Mode::Elastic] {
         let mut container = Container::new(&plan(mode));
         container.uses(95, 20);
-        let step = container.uses(101, 2);
+        container.uses(99, 20);
+        assert_eq!(container.uses(102, 2).note, None);
+        let step = container.uses(103, 2);
         let note = Note::Outside {
-            usage: mib(101),
+            usage: mib(103),
             most: mib(100),
         };
         assert_eq!((step.grant, step.note), (Some(None), Some(note)), "{mode}");
         // It is followed from above once it stands still, and told once.
-        let step = container.uses(101, 200);
-        assert_eq!((container.grant(), step.note), (Some(127), None), "{mode}");
+        let step = container.uses(103, 200);
+        assert_eq!((container.grant(), step.note), (Some(129), None), "{mode}");
         assert_eq!(container.uses(110, 2).grant, Some(None), "{mode}");
     }
 }
