@@ -87,6 +87,8 @@ impl Tuning {
         if let Some(lowered) = plan.lowered {
             declared = i64::try_from(lowered.get()).map_or(MemoryLimit::None, MemoryLimit::Bytes);
             lever.set(declared).map_err(|err| chain(&err))?;
+            // In whole pages.
+            declared = lever.get().map_err(|err| chain(&err))?;
         }
         // Nothing is lowered that nobody watches over.
         hands.guardian.guard(key, &lever, declared, oom_killer)?;
@@ -153,7 +155,7 @@ impl Tuning {
         }
         // Before it is lowered, so that whoever finds us dead knows of it.
         self.publish(at, hands);
-        self.apply(step.grant, hands, first);
+        self.change(at, step.grant, hands, first);
         let usage = sample.usage.unwrap_or_default();
         if self.version == Version::V1
             && step.grant.is_none()
@@ -239,6 +241,20 @@ impl Tuning {
     /// How often its limit was met.
     pub(super) fn times_met(&self) -> u64 {
         self.times_met
+    }
+
+    /// Changes the limit unless somebody else has since it was last changed.
+    fn change(&mut self, at: Duration, grant: Option<Option<Bytes>>, hands: &Hands, now: bool) {
+        if grant.is_some() && self.limit.is_at_rest() {
+            let ours = self.limit.applied();
+            if let Ok(found) = self.lever.get()
+                && found != ours
+            {
+                let note = self.guard.step_aside(at, found);
+                return self.tell(note);
+            }
+        }
+        self.apply(grant, hands, now);
     }
 
     fn apply(&mut self, grant: Option<Option<Bytes>>, hands: &Hands, now: bool) {

@@ -44,7 +44,8 @@ fn watched(scenario: impl FnOnce(&mut Watched<'_>)) {
         };
         let outcome = watched.call("start ID");
         assert_eq!(outcome.code, 0, "{outcome}");
-        assert!(watched.folder().is_some(), "no record: {outcome}");
+        let is_there = eventually(|| watched.folder());
+        assert!(is_there.is_some(), "no record: {outcome}");
         scenario(&mut watched);
         let monitor = watched.owner();
         watched.call("delete --force ID");

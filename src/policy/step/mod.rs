@@ -378,10 +378,15 @@ impl Guard {
         if self.holds > 0 || found == ours {
             return None;
         }
-        self.stance = Stance::Aside(look.at.saturating_add(self.margins.hold));
+        Some(self.step_aside(look.at, found))
+    }
+
+    /// Somebody else has written the limit.
+    pub fn step_aside(&mut self, at: Duration, found: MemoryLimit) -> Note {
+        self.stance = Stance::Aside(at.saturating_add(self.margins.hold));
         self.grant = None;
         self.wants.clear();
-        Some(Note::Foreign { found })
+        Note::Foreign { found }
     }
 
     fn is_outside(&self, usage: Bytes) -> bool {
