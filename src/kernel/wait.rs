@@ -8,6 +8,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 
 use super::{KernelError, Result};
+use crate::model::Priority;
 
 /// A thread waits at it; others wake it.
 #[derive(Debug)]
@@ -69,15 +70,77 @@ impl std::task::Wake for Waker {
     }
 }
 
-/// Raises the priority of the calling thread: niceness -10, where that is allowed. Threads that it starts
-/// inherit it; processes of others are not touched.
+/// Raises the priority of the calling thread as far as that is allowed, for itself and not for what it starts
+/// (sched_setattr(2), `SCHED_FLAG_RESET_ON_FORK`).
+///
+/// Normal is niceness -10 and, since Linux 6.12, time slices of 0.1 ms: a thread that asks for so little at a time goes
+/// before whatever runs when it wakes (`PREEMPT_SHORT`, linux/kernel/sched/features.h), instead of waiting for the end of
+/// that one's slice, 3 ms. Realtime is `SCHED_FIFO`.
 ///
 /// # Errors
-/// `Io` when it is not allowed.
-pub fn raise_priority() -> Result<()> {
-    let thread = rustix::thread::gettid();
-    rustix::process::setpriority_process(Some(thread), -10)
-        .map_err(|err| KernelError::io("raise priority of", "thread", err.into()))
+/// `Io` when it is not allowed; realtime falls back to normal first.
+pub fn raise_priority(priority: Priority) -> Result<()> {
+    let normal = SchedAttr {
+        policy: libc::SCHED_OTHER,
+        nice: -10,
+        priority: 0,
+        runtime: SHORT_SLICE,
+        ..SchedAttr::NONE
+    };
+    if priority == Priority::Realtime {
+        let realtime = SchedAttr {
+            policy: libc::SCHED_FIFO,
+            nice: 0,
+            priority: REALTIME,
+            ..SchedAttr::NONE
+        };
+        match set_scheduler(&realtime) {
+            Ok(()) => return Ok(()),
+            Err(err) => tracing::debug!(%err, "no realtime priority"),
+        }
+    }
+    set_scheduler(&normal).map_err(|err| KernelError::io("raise priority of", "thread", err))
+}
+
+/// Nanoseconds.
+const SHORT_SLICE: u64 = 100_000;
+/// Above what is usual for services, below the kernel's own threads.
+const REALTIME: u32 = 20;
+
+/// `struct sched_attr` of its first version (linux/include/uapi/linux/sched/types.h).
+#[repr(C)]
+struct SchedAttr {
+    size: u32,
+    policy: i32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime: u64,
+    deadline: u64,
+    period: u64,
+}
+
+impl SchedAttr {
+    const NONE: Self = Self {
+        size: 48,
+        policy: 0,
+        // SCHED_FLAG_RESET_ON_FORK
+        flags: 1,
+        nice: 0,
+        priority: 0,
+        runtime: 0,
+        deadline: 0,
+        period: 0,
+    };
+}
+
+fn set_scheduler(attr: &SchedAttr) -> std::io::Result<()> {
+    // SAFETY: the kernel reads `size` bytes of a structure that lives as long as the call; 0 is the calling thread.
+    let done = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, std::ptr::from_ref(attr), 0) };
+    match done {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
 }
 
 /// CPU time that the calling thread has used.

@@ -84,7 +84,7 @@ fn look_after(
         return Ok(());
     };
     let folder = &config.profile_folder.value;
-    let sampler = Sampler::start(&folder.join("spool"))?;
+    let sampler = Sampler::start(&folder.join("spool"), config.memory_priority.value)?;
     let Prepared { context, plan } = prepared;
     let record = Folder::of(&namespace_of(root), &container.state.id);
     // Before anything is changed.

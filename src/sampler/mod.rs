@@ -29,7 +29,7 @@ use crate::kernel::cgroup::Cgroup;
 use crate::kernel::wait::{self, Waker};
 use crate::model::plan::Plan;
 use crate::model::trace::Context;
-use crate::model::{Bytes, ClassName, RunId};
+use crate::model::{Bytes, ClassName, Priority, RunId};
 pub use lowering::Publish;
 use run::{Answers, Run, Waiting};
 use tuning::Hands;
@@ -136,11 +136,12 @@ impl Inbox {
 }
 
 impl Sampler {
-    /// Starts the thread. It writes into `spool`, which is made if it is missing.
+    /// Starts the thread, with this priority as far as it is granted. It writes into `spool`, which is made if it is
+    /// missing.
     ///
     /// # Errors
     /// What failed, for the log.
-    pub fn start(spool: &Path) -> Result<Self, String> {
+    pub fn start(spool: &Path, priority: Priority) -> Result<Self, String> {
         let waker = Arc::new(Waker::new().map_err(|err| crate::runtime::chain(&err))?);
         let (sender, receiver) = channel();
         let inbox = Inbox { sender, waker };
@@ -152,6 +153,7 @@ impl Sampler {
             waiting: BTreeMap::new(),
             running: BTreeMap::new(),
             hands: None,
+            priority,
         };
         let thread = std::thread::Builder::new()
             .name("sampler".to_owned())
@@ -251,11 +253,12 @@ struct Thread {
     running: BTreeMap<u64, Run>,
     /// Started for the first container whose limit is moved.
     hands: Option<Hands>,
+    priority: Priority,
 }
 
 impl Thread {
     fn run(&mut self) {
-        if let Err(err) = wait::raise_priority() {
+        if let Err(err) = wait::raise_priority(self.priority) {
             tracing::debug!("sampler: {}", crate::runtime::chain(&err));
         }
         loop {

@@ -20,13 +20,10 @@ use crate::runtime::chain;
 const WORKING: Duration = Duration::from_millis(4);
 /// The same while it rests.
 const RESTING: Duration = Duration::from_millis(10);
-/// Thresholds are multiples of this...
-const ALARM_STEP: u64 = 2 << 20;
-/// ... and so far above usage: the kernel looks at every 128th page that a processor charges.
-const ALARM_ABOVE: u64 = 1 << 20;
-/// How often one is set, at most, and how many.
-const ALARMS_APART: Duration = Duration::from_millis(50);
-const MOST_ALARMS: usize = 64;
+/// Thresholds of usage are at least so far from each other, and so many at most: the kernel looks at every 128th page that
+/// a processor charges.
+const LEAST_STEP: u64 = 2 << 20;
+const MOST_ALARMS: u64 = 48;
 /// How often others are told of the grant.
 const TELLING: Duration = Duration::from_secs(1);
 
@@ -106,7 +103,7 @@ impl Tuning {
                 publish,
             )),
             drops_cache: cgroup.version == Version::V2 || !crate::kernel::has_swap(),
-            alarms: Alarms::default(),
+            alarms: Alarms::new(plan.largest.unwrap_or_default()),
             recorded: None,
             told: None,
             times_met: 0,
@@ -156,11 +153,9 @@ impl Tuning {
         // Before it is lowered, so that whoever finds us dead knows of it.
         self.publish(at, hands);
         self.change(at, step.grant, hands, first);
-        let usage = sample.usage.unwrap_or_default();
         if self.version == Version::V1
-            && step.grant.is_none()
-            && let Some(grant) = self.guard.grant()
-            && let Some(above) = self.alarms.next(at, usage, grant)
+            && self.limit.is_at_rest()
+            && let Some(above) = self.alarms.next(look.usage)
         {
             hands.lowering.alarm(&self.limit, above);
         }
@@ -336,29 +331,35 @@ impl Drop for Tuning {
 
 /// Thresholds of usage at which this thread is woken, so that a growth between two looks is not seen too late.
 ///
-/// To set one takes the kernel 10 to 20 ms, and it stays for the life of the control group: they are set where a
-/// container stands still, once each, and not for every grant.
-#[derive(Debug, Default)]
+/// To set one takes the kernel 10 to 20 ms, and it stays for the life of the control group: they are set one by one, over
+/// all that the function is known to use, the next one above its usage first.
+#[derive(Debug)]
 struct Alarms {
+    step: u64,
+    most: u64,
     set: BTreeSet<u64>,
-    last: Option<Duration>,
 }
 
 impl Alarms {
-    /// The threshold to set now, if any: the next one above usage, well below the grant.
-    fn next(&mut self, at: Duration, usage: Bytes, grant: Bytes) -> Option<Bytes> {
-        let is_soon = |last| at.saturating_sub(last) < ALARMS_APART;
-        if self.set.len() >= MOST_ALARMS || self.last.is_some_and(is_soon) {
-            return None;
+    /// For a container that is known to use so much.
+    fn new(most: Bytes) -> Self {
+        Self {
+            step: LEAST_STEP.max(most.get() / MOST_ALARMS),
+            most: most.get(),
+            set: BTreeSet::new(),
         }
-        let above = usage.get().saturating_add(ALARM_ABOVE);
-        let level = above.checked_next_multiple_of(ALARM_STEP)?;
-        let is_useful = level.saturating_add(ALARM_ABOVE) < grant.get();
-        if !is_useful || !self.set.insert(level) {
-            return None;
-        }
-        self.last = Some(at);
-        Some(Bytes::new(level))
+    }
+
+    /// The threshold to set now, if any is missing.
+    fn next(&mut self, usage: Bytes) -> Option<Bytes> {
+        let known = self.most / self.step;
+        let above = usage.get() / self.step + 1;
+        let is_missing = |number: &u64| !self.set.contains(number);
+        let number = (above..=known)
+            .chain(1..above.min(known + 1))
+            .find(is_missing)?;
+        self.set.insert(number);
+        number.checked_mul(self.step).map(Bytes::new)
     }
 }
 

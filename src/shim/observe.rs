@@ -80,7 +80,7 @@ impl Observer {
         let Prepared { context, plan } = prepared;
         let spool = config.profile_folder.value.join("spool");
         if inner.sampler.is_none() {
-            inner.sampler = Sampler::start(&spool)
+            inner.sampler = Sampler::start(&spool, config.memory_priority.value)
                 .inspect_err(|reason| tracing::warn!(reason, "no traces"))
                 .ok();
         }

@@ -31,7 +31,7 @@ use serde_json::Value;
 use crate::kernel::signals::Signals;
 use crate::kernel::{children, mount};
 use crate::model::trace::{Context, Trace};
-use crate::model::{Bytes, ClassName, FunctionKey, MemoryLimit, RunId};
+use crate::model::{Bytes, ClassName, FunctionKey, MemoryLimit, Priority, RunId};
 use crate::policy::identity::{Facts, Trusted, without_tag};
 use crate::runtime::helper::Settings as HelperSettings;
 use crate::sampler::{Sampler, Subject, new_run};
@@ -130,7 +130,8 @@ impl Tracer {
         }
         let signals = Signals::block(set).map_err(sys("take signals"))?;
         let scratch = scratch::Scratch::create(&settings.folder)?;
-        let sampler = Sampler::start(&scratch.path().join("spool")).map_err(TracerError::Usage)?;
+        let sampler = Sampler::start(&scratch.path().join("spool"), Priority::Normal)
+            .map_err(TracerError::Usage)?;
         Ok(Self {
             sampler,
             signals,

@@ -439,7 +439,7 @@ impl Guard {
                 .min(self.largest),
             Mode::Elastic => {
                 let rise = outlook.map_or(Bytes::ZERO, |outlook| {
-                    let sudden = outlook.sudden(self.growth.reaction(), self.pad);
+                    let sudden = outlook.sudden(self.growth.reaction());
                     outlook.rise(look.at, look.cpu, look.usage).max(sudden)
                 });
                 // A request of a class that needs little may be of another one.

@@ -34,7 +34,6 @@ pub(super) struct Outlook {
     pub(super) most: Bytes,
     /// Most growth within [`BURST`].
     burst: Bytes,
-    trusted: bool,
 }
 
 impl Outlook {
@@ -60,23 +59,19 @@ impl Outlook {
             hull,
             most: forecast.most,
             burst: forecast.burst,
-            trusted: forecast.trusted,
         }
     }
 
     /// How much the container may grow before a look has led to something, which takes `reaction`, if it does at once what
-    /// the others did at most. Where nobody knows when that comes, it may come twice as fast.
-    pub(super) fn sudden(&self, reaction: Duration, pad: Bytes) -> Bytes {
-        let times = if self.trusted { 1 } else { 2 };
-        let reaction = reaction.as_nanos().saturating_mul(times);
-        let share = u128::from(self.burst.get()).saturating_mul(reaction) / BURST.as_nanos();
-        let share = u64::try_from(share)
-            .unwrap_or(u64::MAX)
-            .min(self.burst.get());
-        Bytes::new(share.saturating_add(pad.get() / 2))
+    /// the others did at most.
+    pub(super) fn sudden(&self, reaction: Duration) -> Bytes {
+        let share = u128::from(self.burst.get()).saturating_mul(reaction.as_nanos());
+        let share = u64::try_from(share / BURST.as_nanos()).unwrap_or(u64::MAX);
+        Bytes::new(share.min(self.burst.get()))
     }
 
-    /// How much other runs that used about as much grew, about now, within the lead.
+    /// How much other runs that used about as much grew, about now, within the lead; of runs that used far more, how much
+    /// more, as far as they ever grew at once.
     pub(super) fn rise(&self, at: Duration, cpu: Option<Duration>, usage: Bytes) -> Bytes {
         let Some(time) = self.time(at, cpu) else {
             return Bytes::ZERO;
@@ -92,11 +87,19 @@ impl Outlook {
         let rise = around
             .skip(first)
             .take(last.saturating_sub(first).saturating_add(1))
-            .filter(|(_, (value, _))| value.get().abs_diff(usage.get()) <= level)
-            .map(|(_, (_, rise))| *rise)
+            .map(|(_, (value, rise))| {
+                let above = value.saturating_sub(usage).get();
+                let below = usage.saturating_sub(*value).get();
+                match (above > level, below > level) {
+                    // What they had then may come at once, as fast as they ever grew.
+                    (true, _) => above.min(self.burst.get()),
+                    (_, true) => 0,
+                    _ => (*rise).min(self.most.get() / RISE_SHARE),
+                }
+            })
             .max()
             .unwrap_or(0);
-        Bytes::new(rise.min(self.most.get() / RISE_SHARE))
+        Bytes::new(rise)
     }
 
     /// The limit that is replayed now; none where there is nothing to replay, and after its end.
