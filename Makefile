@@ -45,7 +45,7 @@ vm-full: build ## Run the tests in guests of every kind, about an hour
 	@scripts/engines -q
 	@ELASTIC_MEM_BIN=$(BIN) scripts/vm suite full
 
-demo: build ## Run a real function below containerd and show its memory over time
+demo: build ## Run real functions below containerd, observed and elastic
 	@demo/run
 
 bench: build ## Run all benchmarks, quickly: bench/* --quick

@@ -6,6 +6,7 @@
 mod args;
 mod config;
 mod cost;
+mod explain;
 mod log;
 mod output;
 mod picture;
@@ -304,17 +305,20 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
             ConfigVerb::Show(verb) => config::show(&verb, config)?,
             ConfigVerb::Check(verb) => config::check(&verb, args.config.as_deref())?,
         },
+        Verb::Explain(verb) => {
+            let given = args.root.as_ref().map(|_| root.clone());
+            let roots = explain::Roots { given, usual: root };
+            explain::run(&verb, &roots, config)?;
+        }
         Verb::Cost(verb) => cost::run(&verb, config)?,
         Verb::Profile(verb) => return profile::run(&verb, config),
         Verb::Trace(verb) => trace::run(
             &verb,
             trace::Surroundings {
-                folder: config.profile_folder.value.clone(),
-                keep_traces: config.keep_traces.value,
-                trusted: config.trusted(),
+                config: config.clone(),
+                config_file: args.config,
                 root,
                 systemd_cgroup: systemd,
-                config: args.config,
                 debug: args.debug,
             },
         )?,

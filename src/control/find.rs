@@ -1,5 +1,6 @@
 //! Which folder belongs to which container.
 
+use std::collections::BTreeSet;
 use std::hash::Hasher;
 use std::path::Path;
 
@@ -77,6 +78,13 @@ fn by_name_in(state: &Path, id: &ContainerId, namespace: Option<&str>) -> Result
 /// The container of that name whose runtime has its state in `root`.
 pub fn by_root(id: &ContainerId, root: &Path) -> Option<Found> {
     all_of(Path::new(STATE), id).find(|found| found.record.runtime_root == root)
+}
+
+/// The names of all containers that somebody looks after.
+pub fn ids() -> BTreeSet<String> {
+    all(Path::new(STATE))
+        .filter_map(|found| Some(found.folder.path().file_name()?.to_str()?.to_owned()))
+        .collect()
 }
 
 fn all_of(state: &Path, id: &ContainerId) -> impl Iterator<Item = Found> {

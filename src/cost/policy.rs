@@ -74,20 +74,8 @@ pub struct TraceBill {
     pub no_grant: Option<&'static str>,
 }
 
-/// The one of two limits that is met first.
-fn lower(a: MemoryLimit, b: MemoryLimit) -> MemoryLimit {
-    match (a, b) {
-        (MemoryLimit::Bytes(a), MemoryLimit::Bytes(b)) => MemoryLimit::Bytes(a.min(b)),
-        (MemoryLimit::None, limit) | (limit, MemoryLimit::None) => limit,
-    }
-}
-
 fn area(steps: &[Step]) -> Result<MemoryTime, CostError> {
-    steps.iter().try_fold(MemoryTime::ZERO, |sum, step| {
-        step.area()
-            .and_then(|area| sum.checked_add(area))
-            .ok_or(CostError::TooLarge)
-    })
+    Step::area_of(steps).ok_or(CostError::TooLarge)
 }
 
 /// The largest value of each bin, held for that bin.
@@ -213,21 +201,11 @@ pub fn bill_trace(
     })
 }
 
-/// The lower one of limit and high over time, or why there is none.
+/// What was granted over time, or why there is nothing.
 fn granted(trace: &Trace) -> Result<Vec<Step>, &'static str> {
-    // Each column holds its own value until the next one is read; only then can they be compared.
-    let limit = trace.steps(|sample| sample.limit);
-    let high = trace.steps(|sample| sample.high);
-    let mut columns = [limit, high].into_iter().flatten();
-    let mut steps = columns
-        .next()
-        .ok_or("the trace has no value in the columns limit and high")?;
-    if let Some(other) = columns.next() {
-        for (step, other) in steps.iter_mut().zip(other) {
-            step.value = lower(step.value, other.value);
-        }
-    }
-    steps
+    trace
+        .granted()
+        .ok_or("the trace has no value in the columns limit and high")?
         .into_iter()
         .filter(|step| step.from < step.to)
         .map(|step| match step.value {

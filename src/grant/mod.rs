@@ -1,7 +1,7 @@
 //! Gathers what the plan of a container depends on: settings, the profile of its function, and what its control group
 //! allows. What follows from that is decided by `policy::plan`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 
@@ -9,8 +9,8 @@ use crate::config::Config;
 use crate::kernel::cgroup::{Cgroup, Hierarchies, Lever, Version};
 use crate::model::plan::Plan;
 use crate::model::trace::Context;
-use crate::model::{Bytes, MemoryLimit, Mode};
-use crate::policy::identity::Facts;
+use crate::model::{Bytes, FunctionKey, MemoryLimit, Mode};
+use crate::policy::identity::{Facts, Trusted};
 use crate::policy::plan::{Request, plan};
 use crate::policy::settings::FunctionSettings;
 use crate::profile::Store;
@@ -46,6 +46,50 @@ impl Declared {
     }
 }
 
+/// What the configuration of a container says of who it is.
+#[derive(Debug, Clone, Default)]
+pub struct Described {
+    /// Its annotations.
+    pub annotations: HashMap<String, String>,
+    /// `NAME=VALUE` of its init process.
+    pub environment: Vec<String>,
+    /// Command of its init process.
+    pub command: Vec<String>,
+}
+
+impl Described {
+    /// By a `config.json`; what has another form than it should counts as absent.
+    pub fn by(config: &Value) -> Self {
+        let texts = |pointer: &str| -> Vec<String> {
+            let list = config.pointer(pointer).and_then(Value::as_array);
+            let words = list.into_iter().flatten();
+            words.filter_map(Value::as_str).map(str::to_owned).collect()
+        };
+        let annotations = config.pointer("/annotations").and_then(Value::as_object);
+        Self {
+            annotations: annotations
+                .into_iter()
+                .flatten()
+                .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+                .collect(),
+            environment: texts("/process/env"),
+            command: texts("/process/args"),
+        }
+    }
+
+    /// The same, with what stands beside the configuration.
+    pub fn facts<'a>(&'a self, namespace: &'a str, id: &'a str, trusted: &'a Trusted) -> Facts<'a> {
+        Facts {
+            namespace,
+            id,
+            annotations: &self.annotations,
+            environment: &self.environment,
+            command: &self.command,
+            trusted,
+        }
+    }
+}
+
 /// What is known before the first instruction of a container.
 #[derive(Debug)]
 pub struct Prepared {
@@ -56,9 +100,9 @@ pub struct Prepared {
 }
 
 /// The settings of a function with what the container tightens; what it cannot is warned of.
-pub fn settings(config: &Config, facts: &Facts<'_>) -> FunctionSettings {
+pub fn settings(config: &Config, function: &FunctionKey, facts: &Facts<'_>) -> FunctionSettings {
     let (settings, warnings) = config
-        .for_function(&facts.function())
+        .for_function(function)
         .tightened(facts.annotations, &facts.trusted.annotations);
     for warning in warnings {
         tracing::warn!(id = facts.id, "{warning}");
@@ -74,7 +118,7 @@ pub fn prepare(
     declared: Declared,
     cgroup: Option<&Cgroup>,
 ) -> Option<Prepared> {
-    let settings = settings(config, facts);
+    let settings = settings(config, &facts.function(), facts);
     if settings.mode.value == Mode::Off {
         return None;
     }
@@ -84,7 +128,7 @@ pub fn prepare(
     context.class = settings.class.as_ref().map(|class| class.value.clone());
     let plan = plan_for(
         config,
-        facts,
+        &context.function,
         &settings,
         &context.features,
         declared,
@@ -106,7 +150,7 @@ pub fn prepare(
 /// The plan of a container of which the settings are known.
 pub fn plan_for(
     config: &Config,
-    facts: &Facts<'_>,
+    function: &FunctionKey,
     settings: &FunctionSettings,
     features: &BTreeMap<String, f64>,
     declared: Declared,
@@ -119,7 +163,7 @@ pub fn plan_for(
     // Nothing of this is needed to do nothing.
     let profile = settings.mode.value.grants().then(|| {
         let store = Store::new(&config.profile_folder.value, config.keep_traces.value);
-        store.lookup(&facts.function())
+        store.lookup(function)
     });
     let has_high = || {
         let high = cgroup.and_then(|cgroup| Lever::open(cgroup).ok()?.get().ok());

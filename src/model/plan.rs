@@ -40,6 +40,7 @@ pub struct Forecast {
 
 /// The numbers by which a grant follows a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Margins {
     /// Least distance between usage and grant.
     pub pad: Bytes,

@@ -46,6 +46,12 @@ impl Bytes {
             )
     }
 
+    /// For people: in MB of 2^20 bytes with one digit behind the point, rounded half up.
+    pub fn to_megabytes(self) -> String {
+        let tenths = (u128::from(self.0) * 10 + (1 << 19)) >> 20;
+        format!("{}.{} MB", tenths / 10, tenths % 10)
+    }
+
     /// The whole number of MiB that holds it.
     pub const fn mib_up(self) -> u64 {
         self.0.div_ceil(MIB)
@@ -157,6 +163,14 @@ pub struct InvalidSize(String);
 pub struct InvalidLimit(String);
 
 impl MemoryLimit {
+    /// The one of two limits that is met first.
+    pub fn lower(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Bytes(a), Self::Bytes(b)) => Self::Bytes(a.min(b)),
+            (Self::None, limit) | (limit, Self::None) => limit,
+        }
+    }
+
     /// The number that the runtime-spec uses: bytes, or -1.
     pub fn as_spec(self) -> i64 {
         match self {
@@ -204,6 +218,14 @@ fn number_with_unit(text: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_have_one_digit_behind_the_point() {
+        assert_eq!(Bytes::new(0).to_megabytes(), "0.0 MB");
+        assert_eq!(Bytes::new(1 << 20).to_megabytes(), "1.0 MB");
+        assert_eq!(Bytes::new((1 << 20) + 52_429).to_megabytes(), "1.1 MB");
+        assert_eq!(Bytes::new((1 << 20) - 1).to_megabytes(), "1.0 MB");
+    }
 
     #[test]
     fn units_are_powers_of_1024() {

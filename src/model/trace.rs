@@ -103,7 +103,7 @@ pub struct Sample {
     pub refault: Option<u64>,
     /// Time in which some task waited for memory.
     pub psi_some: Option<Duration>,
-    /// How often `high` was exceeded.
+    /// How often `high` was exceeded; on cgroup v1 how often the limit was met, if only by page cache that made room.
     pub ev_high: Option<u64>,
     /// How often a task was killed for want of memory.
     pub ev_oom: Option<u64>,
@@ -231,6 +231,28 @@ impl Trace {
         Some(steps)
     }
 
+    /// What was granted: the lower one of the two limits in force. None if neither was ever read.
+    pub fn granted(&self) -> Option<Vec<Step<MemoryLimit>>> {
+        // Each column holds its own value until the next one is read; only then can they be compared.
+        let limit = self.steps(|sample| sample.limit);
+        let high = self.steps(|sample| sample.high);
+        let mut columns = [limit, high].into_iter().flatten();
+        let mut steps = columns.next()?;
+        if let Some(other) = columns.next() {
+            for (step, other) in steps.iter_mut().zip(other) {
+                step.value = step.value.lower(other.value);
+            }
+        }
+        Some(steps)
+    }
+
+    /// How often the limit was met from the first to the last moment at which that was read.
+    pub fn times_met(&self) -> Option<u64> {
+        let mut read = self.samples.iter().filter_map(|sample| sample.ev_high);
+        let first = read.next()?;
+        read.next_back().unwrap_or(first).checked_sub(first)
+    }
+
     /// The head of a file: version, context, names of the columns.
     pub fn header(context: Option<&Context>, nodes: &[u32]) -> String {
         let mut out = format!("{VERSION_LINE}\n");
@@ -263,6 +285,13 @@ impl Step {
     /// The memory over its time; `None` beyond 2^128 byte nanoseconds.
     pub fn area(&self) -> Option<MemoryTime> {
         self.value.held_for(self.to.saturating_sub(self.from))
+    }
+
+    /// That of all of them.
+    pub fn area_of(steps: &[Self]) -> Option<MemoryTime> {
+        steps
+            .iter()
+            .try_fold(MemoryTime::ZERO, |sum, step| sum.checked_add(step.area()?))
     }
 }
 
@@ -553,6 +582,23 @@ mod tests {
 
     fn parse(lines: &[&str]) -> Result<Trace, TraceError> {
         format!("{VERSION_LINE}\n{HEADER},n0,n2\n{}\n", lines.join("\n")).parse()
+    }
+
+    #[test]
+    fn what_was_granted_is_the_lower_one_of_two_limits_that_hold_until_the_next() {
+        let trace: Trace = format!(
+            "{VERSION_LINE}\n{}\n0,1,,,,,max,,,,,3,,\n10,1,,,,,,500,,,,,,\n20,1,,,,,300,,,,,5,,\n30,1,,,,,,,,,,,,\n",
+            COLUMNS.join(",")
+        )
+        .parse()
+        .unwrap();
+        let granted: Vec<_> = trace.granted().unwrap().iter().map(|s| s.value).collect();
+        let bytes = MemoryLimit::Bytes;
+        // A column has its first value before that is read, too.
+        assert_eq!(granted, [bytes(500), bytes(500), bytes(300)]);
+        assert_eq!(trace.times_met(), Some(2));
+        assert_eq!(Trace::default().granted(), None);
+        assert_eq!(Trace::default().times_met(), None);
     }
 
     #[test]

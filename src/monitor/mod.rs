@@ -11,11 +11,10 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use serde_json::Value;
 
 use crate::config::Config;
 use crate::control::{self, Folder, Known, Record, Server, Tuned, namespace_of};
-use crate::grant::{self, Declared, Prepared};
+use crate::grant::{self, Declared, Described, Prepared};
 use crate::kernel::process::ProcessHandle;
 use crate::kernel::{children, exe, process};
 use crate::model::plan::Plan;
@@ -208,21 +207,14 @@ fn known(container: &Container, root: &Path, config: &Config) -> Result<Known, S
     let spec = container.config().map_err(|err| chain(&err))?;
     // Engines give each of their namespaces a folder.
     let namespace = root.file_name().unwrap_or_default().to_string_lossy();
+    let described = Described::by(&spec);
     Ok(Known {
         namespace: namespace.into_owned(),
         id: container.state.id.clone(),
-        annotations: container.state.annotations.clone().into_iter().collect(),
-        environment: texts(&spec, "/process/env"),
-        command: texts(&spec, "/process/args"),
+        annotations: described.annotations,
+        environment: described.environment,
+        command: described.command,
         trusted: config.trusted(),
         declared: Declared::of(&spec),
     })
-}
-
-fn texts(spec: &Value, pointer: &str) -> Vec<String> {
-    let list = spec.pointer(pointer).and_then(Value::as_array);
-    list.into_iter()
-        .flatten()
-        .filter_map(|text| Some(text.as_str()?.to_owned()))
-        .collect()
 }

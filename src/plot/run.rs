@@ -72,6 +72,15 @@ pub fn run(title: &str, trace: &Trace) -> Result<Figure, NothingMeasured> {
             points: grant.limit,
         });
     }
+    let met = met(trace);
+    if !met.is_empty() {
+        series.push(Series {
+            name: "limit met".to_owned(),
+            colour: Colour::Pink,
+            form: Form::Dots,
+            points: met,
+        });
+    }
     let mean = bytes_label(area(&usage) / end);
     let mut note = format!("peak {}, mean {mean}", bytes_label(peak));
     if granted > 0.0 {
@@ -80,6 +89,11 @@ pub fn run(title: &str, trace: &Trace) -> Result<Figure, NothingMeasured> {
             let below = percent((ceiling * end - granted).max(0.0), ceiling * end);
             note += &format!("; the grant is {below} below the ceiling");
         }
+    }
+    match trace.times_met() {
+        None | Some(0) => {}
+        Some(1) => note += "; the limit was met once",
+        Some(times) => note += &format!("; the limit was met {times} times"),
     }
     let figure = Figure {
         title: title.to_owned(),
@@ -145,6 +159,32 @@ fn grants(trace: &Trace) -> Vec<Grant> {
     }
     // A grant of no duration has no area.
     out.retain(|grant| grant.limit.len() > 1);
+    out
+}
+
+/// Where the limit was met since the sample before: its height until then.
+fn met(trace: &Trace) -> Vec<Point> {
+    let start = trace
+        .samples
+        .first()
+        .map_or_else(Default::default, |sample| sample.at);
+    let (mut limit, mut high) = (None, None);
+    let mut count: Option<u64> = None;
+    let mut out = Vec::new();
+    for sample in &trace.samples {
+        let has_risen = match (count, sample.ev_high) {
+            (Some(before), Some(now)) => now > before,
+            _ => false,
+        };
+        let lowest = [limit, high].into_iter().flatten().filter_map(bytes).min();
+        if let Some(lowest) = lowest.filter(|_| has_risen) {
+            let at = sample.at.saturating_sub(start).as_secs_f64();
+            out.push(Point::new(at, float(lowest)));
+        }
+        count = sample.ev_high.or(count);
+        limit = sample.limit.or(limit);
+        high = sample.high.or(high);
+    }
     out
 }
 

@@ -290,6 +290,26 @@ fn waste_is_what_was_granted_and_not_used() {
 }
 
 #[test]
+fn where_the_limit_was_met_is_marked_at_the_height_that_it_had() {
+    // Counters are not read at every sample, and count from before the trace.
+    let trace = trace(&[
+        "0,10485760,,,,,,20971520,,,,7,,",
+        "1000000,20971520,,,,,,,,,,,,",
+        "2000000,20971520,,,,,,41943040,,,,9,,",
+        "3000000,31457280,,,,,,,,,,9,,",
+    ]);
+    let figure = run("r", &trace).unwrap();
+    assert!(figure.note.ends_with("; the limit was met 2 times"));
+    let met: Vec<&Series> = figure.panels[0]
+        .series
+        .iter()
+        .filter(|series| series.name == "limit met")
+        .collect();
+    assert_eq!(met.len(), 1);
+    assert_eq!(met[0].points, [Point::new(2.0, 20.0 * MB)]);
+}
+
+#[test]
 fn a_trace_without_values_is_no_picture() {
     let empty = trace(&["0,,5,,,,,,,,,,,", "9,,5,,,,,,,,,,,"]);
     let error = run("r", &empty).unwrap_err();

@@ -59,7 +59,7 @@ pub fn plan(request: &Request<'_>) -> Plan {
         reasons: Vec::new(),
     };
     if let Some(floor) = &settings.floor {
-        reasons.add("floor", floor.value, from(floor), "");
+        reasons.add("floor", floor.value.to_megabytes(), from(floor), "");
     }
     if let Some((profile, name, class)) = chosen.filter(|_| mode.grants()) {
         let forecast = forecast(profile, class);
@@ -100,7 +100,7 @@ fn ceiling(request: &Request<'_>, reasons: &mut Reasons) -> Option<Bytes> {
         Some((bytes, because)) => {
             reasons.add(
                 "ceiling",
-                bytes,
+                bytes.to_megabytes(),
                 because,
                 "another declared limit (spec, Update)",
             );
@@ -330,12 +330,18 @@ impl Reasons {
     ) {
         let pad = pad_of(forecast.most, margins);
         let because = format!(
-            "largest usage of the class {}, and {pad} or 5 %, in steps of {} ({})",
-            forecast.most,
+            "largest usage of the class {}, and {} or 5 %, in steps of {} ({})",
+            forecast.most.to_megabytes(),
+            pad.to_megabytes(),
             settings.step.value,
             from(&settings.step)
         );
-        self.add("static grant", largest, because, "memory.step, memory.pad");
+        self.add(
+            "static grant",
+            largest.to_megabytes(),
+            because,
+            "memory.step, memory.pad",
+        );
     }
 
     fn first(&mut self, mode: Mode, grant: Option<Bytes>) {
@@ -344,12 +350,17 @@ impl Reasons {
             (Some(_), Mode::Static) => "the static grant",
             (Some(_), _) => "what runs of the class need at first, and the pad",
         };
-        let value = grant.map_or_else(|| "the ceiling".to_owned(), |grant| grant.to_string());
+        let value = grant.map_or_else(|| "the ceiling".to_owned(), Bytes::to_megabytes);
         self.add("first grant", value, because.to_owned(), "");
     }
 
     fn margins(&mut self, settings: &FunctionSettings) {
-        self.add("pad", settings.pad.value, from(&settings.pad), "memory.pad");
+        self.add(
+            "pad",
+            settings.pad.value.to_megabytes(),
+            from(&settings.pad),
+            "memory.pad",
+        );
         let time = |time: std::time::Duration| format!("{} ms", time.as_millis());
         self.add(
             "lead",

@@ -61,6 +61,8 @@ pub(super) struct Tuning {
     recorded: Option<MemoryLimit>,
     told: Option<(Duration, Option<Bytes>)>,
     times_met: u64,
+    /// The counter at the last look.
+    met: u64,
 }
 
 impl Tuning {
@@ -89,11 +91,12 @@ impl Tuning {
         }
         // Nothing is lowered that nobody watches over.
         hands.guardian.guard(key, &lever, declared, oom_killer)?;
+        let met = met(cgroup.version, meter);
         Ok(Self {
             key,
             name: name.to_owned(),
             version: cgroup.version,
-            guard: Guard::new(plan, declared, met(cgroup.version, meter)),
+            guard: Guard::new(plan, declared, met),
             lever,
             limit: Arc::new(Limit::new(
                 lowering,
@@ -107,6 +110,7 @@ impl Tuning {
             recorded: None,
             told: None,
             times_met: 0,
+            met,
         })
     }
 
@@ -146,6 +150,10 @@ impl Tuning {
             limit: read.filter(|_| self.limit.is_at_rest()),
             idle: phase == Phase::KeepAlive,
         };
+        if self.met != look.met {
+            self.met = look.met;
+            sample.ev_high = Some(look.met);
+        }
         let step = self.guard.look(&look);
         if let Some(note) = step.note {
             self.tell(note);

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::model::Bytes;
-use crate::model::trace::{Sample, Trace};
+use crate::model::trace::{Sample, Step, Trace};
+use crate::model::{Bytes, MemoryLimit, MemoryTime, Mode};
 
 /// The figures of one trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,14 @@ pub struct Figures {
     pub file_peak: Option<Bytes>,
     /// The kernel's own counter of the most memory.
     pub usage_peak: Option<Bytes>,
+    /// All memory that was charged, over time.
+    pub used: Option<MemoryTime>,
+    /// The limit in force over time; none if there was a time without.
+    pub granted: Option<MemoryTime>,
+    /// How often the limit was met.
+    pub met: Option<u64>,
+    /// How many processes the OOM killer ended.
+    pub kills: u64,
     /// How many samples there are.
     pub samples: usize,
     /// Half of the intervals between samples are at most so long.
@@ -44,11 +52,32 @@ impl Figures {
             held_peak: trace.peak(Sample::held),
             file_peak: trace.peak(|sample| sample.file),
             usage_peak: trace.end.and_then(|end| end.peak),
+            used: trace
+                .steps(|sample| sample.usage)
+                .and_then(|steps| Step::area_of(&steps)),
+            granted: granted(trace),
+            met: trace.times_met(),
+            kills: trace.end.map_or(0, |end| end.oom_kills),
             samples: trace.samples.len(),
             interval_p50: quantile(&intervals, 50),
             interval_p99: quantile(&intervals, 99),
         }
     }
+}
+
+/// The area below the limit in force.
+fn granted(trace: &Trace) -> Option<MemoryTime> {
+    trace
+        .granted()?
+        .into_iter()
+        .filter(|step| step.from < step.to)
+        .try_fold(MemoryTime::ZERO, |sum, step| {
+            let MemoryLimit::Bytes(bytes) = step.value else {
+                return None;
+            };
+            let limit = Bytes::new(u64::try_from(bytes).ok()?);
+            sum.checked_add(limit.held_for(step.to.saturating_sub(step.from))?)
+        })
 }
 
 /// The smallest value that so many of a hundred do not exceed; zero of none.
@@ -62,11 +91,13 @@ fn quantile(sorted: &[Duration], percent: usize) -> Duration {
 
 /// Why a trace does not tell what a run needed; none if it does.
 pub(super) fn incomplete(trace: &Trace) -> Option<&'static str> {
+    let mode = trace.context.as_ref().and_then(|c| c.mode.as_deref());
+    let is_off = mode == Some(Mode::Off.as_str());
     if trace.end.is_none() {
         Some("the trace was cut off")
     } else if trace.samples.len() < 2 {
         Some("it ended before a second sample was taken")
-    } else if trace.samples.iter().all(|sample| sample.held().is_none()) {
+    } else if !is_off && trace.samples.iter().all(|sample| sample.held().is_none()) {
         Some("what the memory consists of was never read")
     } else {
         None

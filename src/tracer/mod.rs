@@ -16,6 +16,7 @@ mod layer;
 mod run;
 mod scratch;
 mod series;
+mod unwatched;
 mod user;
 
 use std::collections::BTreeMap;
@@ -23,16 +24,15 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
-use serde_json::Value;
-
+use crate::config::Config;
+use crate::grant::{self, Declared, Described};
 use crate::kernel::signals::Signals;
 use crate::kernel::{children, mount};
+use crate::model;
 use crate::model::trace::{Context, Trace};
-use crate::model::{Bytes, ClassName, FunctionKey, MemoryLimit, Priority, RunId};
-use crate::policy::identity::{Facts, Trusted, without_tag};
+use crate::model::{ClassName, FunctionKey, Mode, Priority, RunId, Setting};
+use crate::policy::identity::without_tag;
+use crate::policy::settings::FunctionSettings;
 use crate::runtime::helper::Settings as HelperSettings;
 use crate::sampler::{Sampler, Subject, new_run};
 pub use bundle::{Options, Source};
@@ -40,12 +40,13 @@ pub use error::{Result, TracerError};
 pub use figures::Figures;
 pub use image::{ImageConfig, Origin};
 pub use input::Bind;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
 pub use series::{Event, Outcome, Plan, Series, Verdict};
 
 /// How often those who wait are told so.
 const TICK: Duration = Duration::from_millis(100);
-/// What is done with the limits of a container that is traced.
-const MODE: &str = "observe";
 
 /// How this command works.
 #[derive(Debug, Clone)]
@@ -56,9 +57,11 @@ pub struct Settings {
     /// Use the systemd cgroup driver.
     pub systemd_cgroup: bool,
     /// The configuration file for the verbs of the runtime.
-    pub config: Option<PathBuf>,
-    /// What counts of that which a bundle says of itself.
-    pub trusted: Trusted,
+    pub config_file: Option<PathBuf>,
+    /// What it says.
+    pub config: Config,
+    /// What is done with the memory of functions that are run.
+    pub mode: Setting<Mode>,
     /// Log in detail.
     pub debug: bool,
 }
@@ -81,7 +84,8 @@ pub struct Function {
     labels: Labels,
     key: FunctionKey,
     image: Option<String>,
-    memory: Option<MemoryLimit>,
+    declared: Declared,
+    settings: FunctionSettings,
 }
 
 impl Function {
@@ -109,7 +113,8 @@ pub struct Tracer {
     sampler: Sampler,
     signals: Signals,
     helper: HelperSettings,
-    trusted: Trusted,
+    config: Config,
+    mode: Setting<Mode>,
     count: u32,
     // The last one: containers are gone when the folder goes.
     scratch: scratch::Scratch,
@@ -138,10 +143,11 @@ impl Tracer {
             helper: HelperSettings {
                 root: scratch.state(),
                 systemd_cgroup: settings.systemd_cgroup,
-                config: settings.config,
+                config: settings.config_file,
                 debug: settings.debug,
             },
-            trusted: settings.trusted,
+            config: settings.config,
+            mode: settings.mode,
             count: 0,
             scratch,
         })
@@ -172,14 +178,25 @@ impl Tracer {
             Source::Image { name, .. } => Some(name.clone()),
             Source::Rootfs(_) | Source::Bundle(_) => None,
         };
+        let given = labels.function.as_deref();
+        let trusted = self.config.trusted();
+        let described = Described::by(&template.config);
+        let (namespace, id) = name(source);
+        let facts = described.facts(namespace, &id, &trusted);
+        let key = given.map_or_else(|| facts.function(), key_of);
+        let mut settings = grant::settings(&self.config, &key, &facts);
+        // Who sits at the command line comes last.
+        settings.mode = self.mode.clone();
+        if let Some(class) = &labels.class {
+            settings.class = Some(Setting {
+                value: class.clone(),
+                origin: model::Origin::Option("--class"),
+            });
+        }
         Ok(Function {
-            key: key(
-                source,
-                &template.config,
-                labels.function.as_deref(),
-                &self.trusted,
-            ),
-            memory: limit(&template.config),
+            key,
+            declared: Declared::of(&template.config),
+            settings,
             template,
             labels,
             image,
@@ -204,7 +221,7 @@ impl Tracer {
             Some(given) => key_of(given),
             None => FunctionKey::new(DEFAULT_NAMESPACE, &found.name),
         };
-        let mut context = self.context(&found.name, function, &found.cgroup)?;
+        let mut context = self.context(&found.name, function, &found.cgroup, Mode::Observe)?;
         context.class = labels.class;
         context.features = labels.features;
         context.image = found.image;
@@ -282,6 +299,7 @@ impl Tracer {
         container: &str,
         function: FunctionKey,
         cgroup: &crate::kernel::cgroup::Cgroup,
+        mode: Mode,
     ) -> Result<Context> {
         let host = crate::kernel::host_name();
         let run = new_run(host.as_deref().unwrap_or("host"), container).ok_or_else(|| {
@@ -298,7 +316,7 @@ impl Tracer {
             host,
             kernel: crate::kernel::release(),
             cgroup: Some(cgroup.version.number()),
-            mode: Some(MODE.to_owned()),
+            mode: Some(mode.to_string()),
             ceiling: None,
         })
     }
@@ -322,12 +340,9 @@ fn key_of(given: &str) -> FunctionKey {
     }
 }
 
-/// The function's name: as given, else as the shim would find it out.
-fn key(source: &Source, config: &Value, given: Option<&str>, trusted: &Trusted) -> FunctionKey {
-    if let Some(given) = given {
-        return key_of(given);
-    }
-    let (namespace, id) = match source {
+/// The namespace and the id by which the shim would know a function.
+fn name(source: &Source) -> (&str, String) {
+    match source {
         Source::Image {
             name, namespace, ..
         } => {
@@ -344,40 +359,5 @@ fn key(source: &Source, config: &Value, given: Option<&str>, trusted: &Trusted) 
             let name = path.file_name().map(|name| name.to_string_lossy());
             (DEFAULT_NAMESPACE, name.unwrap_or_default().into_owned())
         }
-    };
-    let strings = |pointer| -> Vec<String> {
-        let list = config.pointer(pointer).and_then(Value::as_array);
-        let words = list.into_iter().flatten();
-        words.filter_map(Value::as_str).map(str::to_owned).collect()
-    };
-    let annotations = config
-        .pointer("/annotations")
-        .and_then(|map| serde_json::from_value(map.clone()).ok())
-        .unwrap_or_default();
-    let facts = Facts {
-        namespace,
-        id: &id,
-        annotations: &annotations,
-        environment: &strings("/process/env"),
-        command: &strings("/process/args"),
-        trusted,
-    };
-    facts.function()
-}
-
-/// The limit of memory in a configuration.
-fn limit(config: &Value) -> Option<MemoryLimit> {
-    let bytes = config.pointer("/linux/resources/memory/limit")?.as_i64()?;
-    Some(match bytes {
-        ..0 => MemoryLimit::None,
-        bytes => MemoryLimit::Bytes(bytes),
-    })
-}
-
-/// As a ceiling, which no limit is not.
-fn ceiling(limit: Option<MemoryLimit>) -> Option<Bytes> {
-    match limit? {
-        MemoryLimit::Bytes(bytes) => u64::try_from(bytes).ok().map(Bytes::new),
-        MemoryLimit::None => None,
     }
 }

@@ -8,12 +8,17 @@ use std::time::{Duration, Instant};
 
 use super::error::{Result, TracerError};
 use super::image::make_folder;
-use super::{Function, Traced, Tracer, ceiling};
+use super::series::Event;
+use super::unwatched::Unwatched;
+use super::{Function, Traced, Tracer};
+use crate::grant;
 use crate::kernel::{children, mount};
-use crate::model::ContainerId;
+use crate::model::plan::Plan;
+use crate::model::trace::Context;
+use crate::model::{ContainerId, Mode};
 use crate::runtime::helper::{Failure, Streams, prepare};
 use crate::runtime::{self, Container, Store, chain};
-use crate::sampler::Subject;
+use crate::sampler::{Subject, Watched};
 
 /// So much of what a function wrote is kept.
 const LAST_WORDS: u64 = 4096;
@@ -43,6 +48,14 @@ pub(super) enum Ran {
     TimedOut,
 }
 
+/// Who looks at a run.
+enum Looks {
+    /// The sampler, all the time.
+    Sampler(Watched),
+    /// Nobody but at its ends.
+    Ends(Box<Unwatched>),
+}
+
 impl Tracer {
     /// Runs a function once.
     ///
@@ -52,7 +65,7 @@ impl Tracer {
         &mut self,
         function: &Function,
         circumstances: &Circumstances,
-        tick: &mut dyn FnMut(),
+        watch: &mut dyn FnMut(Event<'_>),
     ) -> Result<Ran> {
         self.count = self.count.wrapping_add(1);
         let ground = Ground::lay(
@@ -74,41 +87,75 @@ impl Tracer {
             .init
             .ok_or(runtime::RuntimeError::NotRunning)?;
 
-        let mut context =
-            self.context(id.as_str(), function.key.clone(), &container.state.cgroup)?;
+        let cgroup = &container.state.cgroup;
+        let plan = grant::plan_for(
+            &self.config,
+            &function.key,
+            &function.settings,
+            &function.labels.features,
+            function.declared,
+            Some(cgroup),
+        );
+        watch(Event::Planned(&plan));
+        let mut context = self.context(id.as_str(), function.key.clone(), cgroup, plan.mode)?;
         context.class.clone_from(&function.labels.class);
         context.features.clone_from(&function.labels.features);
         context.image.clone_from(&function.image);
         context.command = function.command();
-        context.ceiling = ceiling(function.memory);
+        context.ceiling = function.declared.limit;
         let file = self.file_of(&context.run);
-        let watched = self.sampler.watch(Subject {
-            cgroup: container.state.cgroup.clone(),
-            context,
-            plan: None,
-            publish: None,
+        let looks = self.look_after(&container, context, plan)?;
+        let ended = start(&container).and_then(|()| {
+            let mut tick = || watch(Event::Goes);
+            self.wait_for(init.pid, circumstances.timeout, &mut tick)
         });
-        // In this order: the first sample is taken while the program is let go.
-        let _granted = watched.started();
-        let ended =
-            start(&container).and_then(|()| self.wait_for(init.pid, circumstances.timeout, tick));
         let code = ended.as_ref().ok().copied().flatten();
-        let ended_trace = watched.ended(code);
-        // The last sample is taken before the control group goes. An error means that there is no trace.
-        let _ = ended_trace.read.blocking_recv();
-        drop(removal);
-        let written = ended_trace.written.blocking_recv();
+        // The last sample is taken before the control group goes.
+        let written = match looks {
+            Looks::Sampler(watched) => {
+                let ended = watched.ended(code);
+                // An error means that there is no trace.
+                let _ = ended.read.blocking_recv();
+                drop(removal);
+                matches!(ended.written.blocking_recv(), Ok(Some(_)))
+            }
+            Looks::Ends(unwatched) => unwatched.end(code, &file)?,
+        };
         let Some(code) = ended? else {
             return Ok(Ran::TimedOut);
         };
         let trace = match written {
-            Ok(Some(_)) => Some(Box::new(Traced {
+            true => Some(Box::new(Traced {
                 last_words: output.last_words(),
                 ..self.traced(file)?
             })),
-            _ => None,
+            false => None,
         };
         Ok(Ran::Ended(code, trace))
+    }
+
+    /// Has a container that was created looked after; its first grant is in force when this returns.
+    fn look_after(&self, container: &Container, context: Context, plan: Plan) -> Result<Looks> {
+        let cgroup = &container.state.cgroup;
+        if plan.mode == Mode::Off {
+            return Unwatched::begin(cgroup, context)
+                .map(Box::new)
+                .map(Looks::Ends);
+        }
+        let grants = plan.mode.grants();
+        let watched = self.sampler.watch(Subject {
+            cgroup: cgroup.clone(),
+            context,
+            plan: grants.then_some(plan),
+            publish: None,
+        });
+        // Without grants the first sample is taken while the program is let go.
+        let granted = watched.started();
+        if grants {
+            // An error means that there is no trace.
+            let _ = granted.blocking_recv();
+        }
+        Ok(Looks::Sampler(watched))
     }
 
     fn create(&self, bundle: &Path, id: &ContainerId, output: &mut Output) -> Result<()> {

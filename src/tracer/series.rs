@@ -7,6 +7,7 @@ use super::error::{Result, TracerError};
 use super::figures::incomplete;
 use super::run::{Circumstances, Ran};
 use super::{Function, Traced, Tracer};
+use crate::model;
 
 /// What is to be done.
 #[derive(Debug, Clone)]
@@ -32,6 +33,8 @@ pub struct Plan {
 pub enum Event<'a> {
     /// Run number `.0` begins, at the attempt `.1`; both count from 1.
     Begins(u32, u32),
+    /// This is to be done with its memory.
+    Planned(&'a model::plan::Plan),
     /// It goes on.
     Goes,
     /// It was not measured, for this reason, and is repeated.
@@ -143,7 +146,7 @@ impl Tracer {
         loop {
             attempts += 1;
             watch(Event::Begins(number, attempts));
-            let ran = self.run(function, &circumstances, &mut || watch(Event::Goes));
+            let ran = self.run(function, &circumstances, watch);
             let (verdict, traced) = match ran {
                 Ok(ran) => judge(ran, plan),
                 Err(TracerError::Verb {

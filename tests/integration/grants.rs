@@ -18,12 +18,12 @@ use crate::harness::{Case, cgroups, host, ours, processes, skip};
 
 const MIB: u64 = 1 << 20;
 /// What the containers declare.
-const CEILING: u64 = 256 * MIB;
+pub const CEILING: u64 = 256 * MIB;
 /// What runs of the function have needed.
 const KNOWN: u64 = 40 * MIB;
 
 /// A container of a function of which some runs are known, in mode `elastic`.
-fn elastic(scenario: impl FnOnce(&mut Case)) {
+pub fn elastic(scenario: impl FnOnce(&mut Case)) {
     if !cgroups::has("memory") || !nix::unistd::geteuid().is_root() {
         return skip("no memory controller, or no root");
     }
@@ -115,7 +115,7 @@ fn oom_kills(c: &Case) -> String {
     kills.expect("a count").to_owned()
 }
 
-fn is_granted_less(c: &Case) {
+pub fn is_granted_less(c: &Case) {
     wait_until("less is granted", || {
         grant(c).is_some_and(|grant| grant < 64 * MIB)
     });

@@ -11,12 +11,12 @@ use tempfile::TempDir;
 use crate::harness::{Case, Cmd, Outcome, eventually, host, ours_beyond_runc};
 
 /// A configuration with a store of its own, and a folder for traces.
-struct Place {
+pub struct Place {
     folder: TempDir,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let place = Self {
             folder: tempfile::Builder::new()
                 .prefix("elastic-mem-trace-")
@@ -28,11 +28,11 @@ impl Place {
         place
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn cmd(&self, c: &Case) -> Cmd {
+    pub fn cmd(&self, c: &Case) -> Cmd {
         c.cmd()
             .arg("--config")
             .arg(self.path("config.toml"))
@@ -41,7 +41,7 @@ impl Place {
     }
 
     /// Runs a shell script in the container's root file system.
-    fn script(&self, c: &Case, options: &[&str], script: &str) -> Outcome {
+    pub fn script(&self, c: &Case, options: &[&str], script: &str) -> Outcome {
         self.cmd(c)
             .arg("--rootfs")
             .arg(c.rootfs())
@@ -50,7 +50,7 @@ impl Place {
             .output()
     }
 
-    fn traces(&self) -> Vec<Trace> {
+    pub fn traces(&self) -> Vec<Trace> {
         let mut paths: Vec<PathBuf> = fs::read_dir(self.path("traces"))
             .into_iter()
             .flatten()
@@ -67,7 +67,7 @@ impl Place {
     }
 
     /// What the command keeps below its store between commands.
-    fn left(&self) -> Vec<String> {
+    pub fn left(&self) -> Vec<String> {
         let entries = fs::read_dir(self.path("store/tracing"))
             .into_iter()
             .flatten();

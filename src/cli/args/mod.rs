@@ -4,6 +4,7 @@ pub(super) mod config;
 mod control;
 mod cost;
 mod exec;
+mod explain;
 mod plot;
 pub(super) mod profile;
 mod trace;
@@ -25,6 +26,7 @@ use config::Config;
 pub(super) use control::{Addressee, Bind, Phase};
 pub(super) use cost::{Cost, Measured};
 pub(super) use exec::Exec;
+pub(super) use explain::Explain;
 pub(super) use plot::{
     Files as PlotFiles, Hull as PlotHull, Inputs as PlotInputs, Kind as PlotKind, Plot,
     Run as PlotRun, Target,
@@ -150,6 +152,8 @@ pub(super) enum Verb {
     Restore(Anything),
     /// Show the configuration and where each value comes from, or look for mistakes in it
     Config(Config),
+    /// Tell what is done with the memory of a container, and why
+    Explain(Explain),
     /// Compute what a function costs at providers, and how much of it is wasted
     Cost(Box<Cost>),
     /// Look at and change what is known of functions

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args as ClapArgs, ValueEnum};
 
-use crate::model::{ClassName, MemoryLimit, duration};
+use crate::model::{ClassName, MemoryLimit, Mode, duration};
 use crate::tracer::{Bind, Origin};
 
 /// Options of `trace`.
@@ -38,6 +39,9 @@ pub(in crate::cli) struct Trace {
     #[arg(long, value_name = "NAME", default_value = "default")]
     pub(in crate::cli) namespace: String,
 
+    /// What is done with its memory; modes that change its limit follow the profile of the function
+    #[arg(short, long, value_name = "MODE", default_value = "observe", value_parser = mode(), conflicts_with = "attach")]
+    pub(in crate::cli) mode: Mode,
     /// How many runs are wanted
     #[arg(short = 'n', long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "attach")]
     pub(in crate::cli) runs: u32,
@@ -98,7 +102,8 @@ pub(in crate::cli) struct Trace {
     /// Do not learn from the runs: profiles stay as they are
     #[arg(long)]
     pub(in crate::cli) no_store: bool,
-    /// Picture of the trace, or of the hull of several: a name that ends in .svg or .png
+    /// Picture of the trace, or of the hull of several; with a mode that changes the limit, of the last run with its
+    /// grant: a name that ends in .svg or .png
     #[arg(long, value_name = "FILE")]
     pub(in crate::cli) plot: Option<PathBuf>,
     /// Form of these traces
@@ -128,6 +133,10 @@ impl ValueEnum for Origin {
             Self::Containerd => "containerd",
         }))
     }
+}
+
+fn mode() -> impl TypedValueParser<Value = Mode> {
+    PossibleValuesParser::new(Mode::ALL.map(Mode::as_str)).try_map(|text| text.parse::<Mode>())
 }
 
 fn variable(text: &str) -> Result<String, String> {

@@ -7,17 +7,11 @@ use serde_json::{Value, json};
 
 use super::exchange::Done;
 use super::{Entry, output};
+use crate::model::ClassName;
 use crate::model::plan::Clock;
 use crate::model::profile::{ClassProfile, Confidence, InputBins, Profile};
-use crate::model::{Bytes, ClassName};
 use crate::policy::learn::trusted;
 use crate::profile::{Findings, Store};
-
-/// In MB of 2^20 bytes with one digit, rounded half up.
-fn megabytes(bytes: Bytes) -> String {
-    let tenths = (u128::from(bytes.get()) * 10 + (1 << 19)) >> 20;
-    format!("{}.{} MB", tenths / 10, tenths % 10)
-}
 
 /// To milliseconds.
 fn time(time: Duration) -> String {
@@ -60,8 +54,8 @@ pub(super) fn list(entries: &[Entry]) -> String {
                     name,
                     complete_runs(profile).to_string(),
                     profile.classes.len().to_string(),
-                    all.map_or_else(none, |all| megabytes(all.held_peak.max)),
-                    all.map_or_else(none, |all| megabytes(all.file_peak.max)),
+                    all.map_or_else(none, |all| all.held_peak.max.to_megabytes()),
+                    all.map_or_else(none, |all| all.file_peak.max.to_megabytes()),
                     confidence(all.map(|all| &all.wall_confidence)),
                 ]
             }
@@ -142,10 +136,10 @@ fn classes_table<'a>(classes: impl Iterator<Item = (&'a ClassName, &'a ClassProf
             name.to_string(),
             class.runs.to_string(),
             class.cold_runs.to_string(),
-            megabytes(class.held_peak.p50),
-            megabytes(class.held_peak.p99),
-            megabytes(class.held_peak.max),
-            megabytes(file),
+            class.held_peak.p50.to_megabytes(),
+            class.held_peak.p99.to_megabytes(),
+            class.held_peak.max.to_megabytes(),
+            file.to_megabytes(),
             time(class.duration),
             confidence(Some(&class.wall_confidence)),
             confidence(class.cpu_confidence.as_ref()),
@@ -295,15 +289,7 @@ fn complete_runs(profile: &Profile) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_have_one_digit_behind_the_point() {
-        assert_eq!(megabytes(Bytes::new(0)), "0.0 MB");
-        assert_eq!(megabytes(Bytes::new(1 << 20)), "1.0 MB");
-        assert_eq!(megabytes(Bytes::new((1 << 20) + 52_429)), "1.1 MB");
-        assert_eq!(megabytes(Bytes::new((1 << 20) - 1)), "1.0 MB");
-        assert_eq!(time(Duration::from_micros(2_100_400)), "2.1s");
-    }
+    use crate::model::Bytes;
 
     #[test]
     fn confidence_needs_runs() {

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use super::args::{self, TraceFormat};
 use super::{Failure, output, plot};
+use crate::config::Config;
 use crate::kernel::reason;
-use crate::model::FunctionKey;
 use crate::model::profile::BinWidth;
-use crate::policy::identity::Trusted;
+use crate::model::{FunctionKey, Mode, Origin, Setting};
 use crate::policy::learn;
 use crate::profile::Store;
 use crate::tracer::{
@@ -22,16 +22,12 @@ use progress::Progress;
 
 /// What the command needs of its surroundings.
 pub(super) struct Surroundings {
-    /// Where traces and profiles lie.
-    pub(super) folder: PathBuf,
-    /// How many traces of a function are kept there.
-    pub(super) keep_traces: u32,
-    /// What counts of that which a bundle says of itself.
-    pub(super) trusted: Trusted,
+    /// The configuration, and the file that it is from.
+    pub(super) config: Config,
+    pub(super) config_file: Option<PathBuf>,
     /// State folder of this runtime.
     pub(super) root: PathBuf,
     pub(super) systemd_cgroup: bool,
-    pub(super) config: Option<PathBuf>,
     pub(super) debug: bool,
 }
 
@@ -50,11 +46,22 @@ pub(super) fn run(args: &args::Trace, around: Surroundings) -> Result<(), Failur
         class: args.class.clone(),
         features: args.features.iter().cloned().collect(),
     };
+    if args.mode == Mode::Off && args.plot.is_some() {
+        return Err(Failure::new(
+            "--plot: with --mode off nobody looks at the memory, so there is no picture of it",
+        ));
+    }
+    let folder = around.config.profile_folder.value.clone();
+    let keep_traces = around.config.keep_traces.value;
     let mut tracer = Tracer::start(Settings {
-        folder: around.folder.join("tracing"),
+        folder: folder.join("tracing"),
         systemd_cgroup: around.systemd_cgroup,
+        config_file: around.config_file,
         config: around.config,
-        trusted: around.trusted,
+        mode: Setting {
+            value: args.mode,
+            origin: Origin::Option("--mode"),
+        },
         debug: around.debug,
     })?;
     if let Some(name) = &args.attach {
@@ -69,7 +76,7 @@ pub(super) fn run(args: &args::Trace, around: Surroundings) -> Result<(), Failur
         show_output: args.show_output,
         timeout: args.timeout,
     };
-    let progress = Progress::begin(&plan);
+    let mut progress = Progress::begin(&plan, args.mode);
     progress.prepares();
     let function = tracer
         .prepare(&source(args)?, &options(args), labels)
@@ -85,7 +92,11 @@ pub(super) fn run(args: &args::Trace, around: Surroundings) -> Result<(), Failur
         }
     }
     if !series.outcomes.is_empty() {
-        output::text(&report::table(&series.outcomes))?;
+        let table = match args.mode {
+            Mode::Observe => report::table(&series.outcomes),
+            _ => report::grants(&series.outcomes),
+        };
+        output::text(&table)?;
     }
     let good: Vec<&Traced> = series
         .outcomes
@@ -93,17 +104,21 @@ pub(super) fn run(args: &args::Trace, around: Surroundings) -> Result<(), Failur
         .filter(|outcome| outcome.verdict == Verdict::Good)
         .filter_map(|outcome| outcome.traced.as_ref())
         .collect();
-    if !args.no_store && !good.is_empty() {
-        let store = Store::new(&around.folder, around.keep_traces);
+    // A run that nobody looked at tells nothing.
+    if !args.no_store && args.mode != Mode::Off && !good.is_empty() {
+        let store = Store::new(&folder, keep_traces);
         output::text(&learn(&store, function.key(), &good)?)?;
     }
     if let Some(picture) = &args.plot
         && !good.is_empty()
     {
-        plot::draw(
-            good.iter().map(|traced| traced.file.clone()).collect(),
-            picture,
-        )?;
+        // The grant of one run says nothing of that of another.
+        let skipped = match args.mode.grants() {
+            true => good.len() - 1,
+            false => 0,
+        };
+        let drawn = good.iter().skip(skipped);
+        plot::draw(drawn.map(|traced| traced.file.clone()).collect(), picture)?;
     }
     told(&series, &plan)
 }

@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::report::line;
 use super::why;
+use crate::model::Mode;
 use crate::model::trace::Context;
 use crate::tracer::{Event, Outcome, Plan, Verdict};
 
@@ -16,11 +17,13 @@ pub(super) struct Progress {
     runs: u32,
     /// Whether the name of the container was told.
     named: bool,
+    /// What is to be done with the memory, until it was told why something else is.
+    wanted: Option<Mode>,
 }
 
 impl Progress {
     /// For so many runs.
-    pub(super) fn begin(plan: &Plan) -> Self {
+    pub(super) fn begin(plan: &Plan, mode: Mode) -> Self {
         // What the function writes would tear a bar apart.
         let style = "{bar:24} {pos}/{len} runs  {msg}";
         Self {
@@ -29,6 +32,7 @@ impl Progress {
                 .flatten(),
             runs: plan.runs,
             named: false,
+            wanted: Some(mode),
         }
     }
 
@@ -42,6 +46,7 @@ impl Progress {
             bar: bar(duration.map_or(0, |time| time.as_secs().max(1)), style),
             runs: 1,
             named: false,
+            wanted: None,
         }
     }
 
@@ -54,8 +59,19 @@ impl Progress {
     }
 
     /// Something has happened.
-    pub(super) fn event(&self, event: &Event<'_>) {
+    pub(super) fn event(&mut self, event: &Event<'_>) {
         match event {
+            Event::Planned(plan) => {
+                if let Some(wanted) = self.wanted.take().filter(|wanted| *wanted != plan.mode) {
+                    let reason = plan.reasons.iter().find(|reason| reason.what == "mode");
+                    let because = reason.map_or("", |reason| &reason.because);
+                    let change = reason.map_or("", |reason| &reason.change);
+                    self.say(&format!(
+                        "mode {}, not {wanted}: {because} (what would change it: {change})",
+                        plan.mode
+                    ));
+                }
+            }
             Event::Begins(number, attempt) => {
                 if let Some(bar) = &self.bar {
                     bar.set_message(match attempt {

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::super::output;
 use super::{figures, why};
-use crate::model::Bytes;
 use crate::model::trace::{COLUMNS, Trace};
+use crate::model::{Bytes, MemoryTime};
 use crate::tracer::{Figures, Outcome};
 
 /// The table of all runs.
@@ -26,19 +26,16 @@ pub(super) fn table(outcomes: &[Outcome]) -> String {
     ];
     let mut rows = vec![head.map(str::to_owned)];
     for outcome in outcomes {
-        let result = why(outcome).map_or_else(
-            || "ok".to_owned(),
-            |why| {
-                why.split_once(": ")
-                    .map_or(why.clone(), |(_, why)| why.to_owned())
-            },
-        );
         let cells = figures(outcome).map(|figures| {
             [
                 time(figures.duration),
                 figures.cpu.map_or_else(String::new, time),
-                figures.held_peak.map_or_else(String::new, size),
-                figures.file_peak.map_or_else(String::new, size),
+                figures
+                    .held_peak
+                    .map_or_else(String::new, Bytes::to_megabytes),
+                figures
+                    .file_peak
+                    .map_or_else(String::new, Bytes::to_megabytes),
                 figures.samples.to_string(),
                 time(figures.interval_p50),
                 time(figures.interval_p99),
@@ -46,9 +43,98 @@ pub(super) fn table(outcomes: &[Outcome]) -> String {
         });
         let [duration, cpu, held, file, samples, p50, p99] = cells.unwrap_or_default();
         let number = outcome.number.to_string();
-        rows.push([number, duration, cpu, held, file, samples, p50, p99, result]);
+        rows.push([
+            number,
+            duration,
+            cpu,
+            held,
+            file,
+            samples,
+            p50,
+            p99,
+            result(outcome),
+        ]);
     }
     output::table(&rows, 0, 2)
+}
+
+/// The table of all runs when their limit may have moved.
+pub(super) fn grants(outcomes: &[Outcome]) -> String {
+    let head = [
+        "RUN", "MODE", "DURATION", "CPU", "PEAK", "GRANTED", "USED", "RATIO", "MET", "KILLS",
+        "RESULT",
+    ];
+    let mut rows = vec![head.map(str::to_owned)];
+    for outcome in outcomes {
+        let none = || "-".to_owned();
+        let cells = figures(outcome).map(|figures| {
+            // A run that nobody looked at has two samples, between which nothing is known.
+            let used = figures.used.filter(|_| figures.held_peak.is_some());
+            [
+                time(figures.duration),
+                figures.cpu.map_or_else(none, time),
+                figures.usage_peak.map_or_else(none, Bytes::to_megabytes),
+                figures.granted.map_or_else(none, gib_seconds),
+                used.map_or_else(none, gib_seconds),
+                figures
+                    .granted
+                    .zip(used)
+                    .and_then(|(granted, used)| ratio(granted, used))
+                    .map_or_else(none, |ratio| format!("{ratio:.2}")),
+                figures.met.map_or_else(none, |times| times.to_string()),
+                figures.kills.to_string(),
+            ]
+        });
+        let [duration, cpu, peak, granted, used, ratio, met, kills] = cells.unwrap_or_default();
+        let number = outcome.number.to_string();
+        let mode = mode(outcome).unwrap_or_default().to_owned();
+        rows.push([
+            number,
+            mode,
+            duration,
+            cpu,
+            peak,
+            granted,
+            used,
+            ratio,
+            met,
+            kills,
+            result(outcome),
+        ]);
+    }
+    output::table(&rows, 0, 2)
+}
+
+/// What was done with the memory.
+fn mode(outcome: &Outcome) -> Option<&str> {
+    let context = outcome.traced.as_ref()?.trace.context.as_ref()?;
+    context.mode.as_deref()
+}
+
+fn result(outcome: &Outcome) -> String {
+    why(outcome).map_or_else(
+        || "ok".to_owned(),
+        |why| match why.split_once(": ") {
+            Some((_, why)) => why.to_owned(),
+            None => why,
+        },
+    )
+}
+
+/// Memory over time in GiB-s with three digits that mean something.
+fn gib_seconds(area: MemoryTime) -> String {
+    let value = float(area) / f64::from(1 << 30) / 1e9;
+    let digits = if value >= 1.0 { 2 } else { 4 };
+    format!("{value:.digits$} GiB-s")
+}
+
+fn ratio(granted: MemoryTime, used: MemoryTime) -> Option<f64> {
+    (used > MemoryTime::ZERO).then(|| float(granted) / float(used))
+}
+
+#[allow(clippy::cast_precision_loss, reason = "for people, in three digits")]
+fn float(area: MemoryTime) -> f64 {
+    area.byte_nanos() as f64
 }
 
 /// What is told of a run when it ends.
@@ -59,10 +145,10 @@ pub(super) fn line(figures: &Figures) -> String {
         let _ = write!(out, ", CPU {}", time(cpu));
     }
     if let Some(held) = figures.held_peak {
-        let _ = write!(out, ", peak {} held", size(held));
+        let _ = write!(out, ", peak {} held", held.to_megabytes());
     }
     if let Some(file) = figures.file_peak {
-        let _ = write!(out, ", {} file", size(file));
+        let _ = write!(out, ", {} file", file.to_megabytes());
     }
     out
 }
@@ -77,12 +163,6 @@ pub(super) fn time(time: Duration) -> String {
     } else {
         format!("{:.1} ms", seconds * 1e3)
     }
-}
-
-/// A size in MB, of 2^20 bytes.
-#[allow(clippy::cast_precision_loss, reason = "for people, in tenths")]
-fn size(bytes: Bytes) -> String {
-    format!("{:.1} MB", bytes.get() as f64 / f64::from(1 << 20))
 }
 
 /// A trace as one document: the same columns as in CSV, a sample as a list of values in their order, null for what was
@@ -129,7 +209,7 @@ mod tests {
         ] {
             assert_eq!(time(Duration::from_millis(millis)), text);
         }
-        assert_eq!(size(Bytes::new(3 << 19)), "1.5 MB");
+        assert_eq!(Bytes::new(3 << 19).to_megabytes(), "1.5 MB");
     }
 
     #[test]

@@ -194,12 +194,14 @@ impl Meter {
         number(total).map(Duration::from_micros)
     }
 
-    /// How often the throttling limit was exceeded, and how many processes the OOM killer ended.
+    /// How often the throttling limit was exceeded, on cgroup v1 how often the only limit was met, and how many
+    /// processes the OOM killer ended.
     pub fn events(&self) -> (Option<u64>, Option<u64>) {
         let mut buffer = [0; BUFFER];
         if let Some(file) = &self.oom {
             let text = self.read(file, "memory.oom_control", &mut buffer);
-            return (None, text.ok().and_then(|text| find(text, b"oom_kill")));
+            let kills = text.ok().and_then(|text| find(text, b"oom_kill"));
+            return (self.failures().map(|failures| failures.limit), kills);
         }
         let Some(file) = &self.events else {
             return (None, None);
