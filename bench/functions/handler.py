@@ -69,7 +69,7 @@ def dna(genome):
     target = os.path.join(SCRATCH, "dna.json")
     x, y = transform(sequence)
     with open(target, "w", encoding="ascii") as file:
-        file.write(json.dumps({"x": x.tolist(), "y": y.tolist()}))
+        file.write(json.dumps({"x": x, "y": y}))
     yield content(target)
 
 
@@ -214,7 +214,8 @@ def server(path):
             self.send_response(200)
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
-            self.wfile.write(answer)
+            if answer:
+                self.wfile.write(answer)
 
     class Server(socketserver.UnixStreamServer):
         wanted = True
