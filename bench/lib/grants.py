@@ -1,10 +1,7 @@
 """What bench/elastic makes of its runs: memory over time, what other ways to grant would have cost, harm, goals."""
 
-import csv
-import json
 import math
 import random
-import re
 import statistics
 
 import measure
@@ -22,25 +19,11 @@ LONG_S = 0.8
 GOAL_BIG_AND_LONG, GOAL_BIG = 1.20, 1.35
 GOAL_PAD = 8 * MIB
 GOAL_CPU = 1.02
+GOAL_SEEN = 0.02
 FULL_PAIRS, FULL_RUNS = 300, 1000
 
 
 # Traces
-
-
-def read_trace(path):
-    context = end = None
-    lines = []
-    with open(path, encoding="utf-8", newline="") as file:
-        for line in file:
-            found = re.match("# (context|end) ({.*})", line)
-            if found and found[1] == "context":
-                context = json.loads(found[2])
-            elif found:
-                end = json.loads(found[2])
-            elif not line.startswith("#"):
-                lines.append(line)
-    return context, end, list(csv.DictReader(lines))
 
 
 def areas(rows, ceiling):
@@ -76,6 +59,19 @@ def areas(rows, ceiling):
     return {"granted": granted, "used": used, "held": held, "seconds": seconds, "lowest": lowest}
 
 
+def area_of_looks(looks, begin, seconds, ceiling):
+    """Bytes x seconds that were granted, as somebody else has seen it in the time of a trace."""
+    end = begin + seconds * 1e6
+    granted = 0.0
+    grant, before = ceiling, begin
+    for look in looks:
+        at = min(max(look["at"], begin), end)
+        granted += grant * (at - before) / 1e6
+        before = at
+        grant = min(ceiling, look["limit"]) if look["limit"] >= 0 else ceiling
+    return granted + grant * (end - before) / 1e6
+
+
 # Ways to grant that need no run
 
 
@@ -89,6 +85,11 @@ def computed_grant(way, peak):
             size *= 2
         return size
     return peak
+
+
+def largest_difference(runs):
+    """How far a trace's word on what was granted is from the other reader's, as a share of that."""
+    return max(abs(run["granted"] / run["seen"] - 1) for run in runs)
 
 
 # Harm
@@ -240,6 +241,7 @@ def verdicts(rows, result):
         if "static" in small[0]["ratio"]:
             worst = max(row["ratio"]["elastic"] / row["ratio"]["static"] for row in small)
             goals.append(exact("granted by elastic / by static, of a small function <= 1", worst, 1))
+    goals.append(exact(f"difference to another reader of the limits <= {GOAL_SEEN}", result["seen"], GOAL_SEEN))
     high = result["effect"]["elastic"]["cpu"]["high"]
     pairs = result["effect"]["elastic"]["cpu"]["pairs"]
     goals.append(exact(f"upper bound of CPU, elastic / plain, {pairs} pairs <= {GOAL_CPU:.2f}", high, GOAL_CPU))

@@ -184,15 +184,16 @@ class Stock:
         return self.cached("model", [*PACKAGES["onnx"][0], digest], make)
 
 
-def compile_strain(folder):
-    source = os.path.join(FUNCTIONS, "strain.c")
+def compile_program(source, folder):
+    path = os.path.join(folder, os.path.basename(source).removesuffix(".c"))
+    argv = ["gcc", "-O2", "-static", "-o", path, source]
     try:
-        argv = ["gcc", "-O2", "-static", "-o", os.path.join(folder, "strain"), source]
         result = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         raise NotMeasured("there is no gcc; run scripts/setup bench") from None
     if result.returncode != 0:
         raise NotMeasured(f"gcc cannot compile {source}: {result.stderr.strip()}")
+    return path
 
 
 class Place:
@@ -203,7 +204,7 @@ class Place:
         self.functions = os.path.join(folder, "functions")
         os.makedirs(self.functions)
         shutil.copy(os.path.join(FUNCTIONS, "handler.py"), self.functions)
-        compile_strain(self.functions)
+        compile_program(os.path.join(FUNCTIONS, "strain.c"), self.functions)
         self.sources = {name: stock.packages(name) for name in sorted({n for w in workloads for n in w.packages})}
         self.sources |= {name: stock.inputs(name) for name in sorted({n for w in workloads for n in w.inputs})}
         for name in ("dev", "functions", "proc", "sys", "tmp", "usr", SOCKETS[1:]):
