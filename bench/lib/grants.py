@@ -92,6 +92,12 @@ def largest_difference(runs):
     return max(abs(run["granted"] / run["seen"] - 1) for run in runs)
 
 
+def runtime_cpu(runs):
+    """What a run costs besides the container, in seconds: the shim with its sampler, and what it starts."""
+    kinds = dict.fromkeys(run["kind"] for run in runs)
+    return {kind: statistics.median(run["runtime_cpu"] for run in runs if run["kind"] == kind) for kind in kinds}
+
+
 # Harm
 
 

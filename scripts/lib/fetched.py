@@ -34,9 +34,12 @@ def locked(path, say, who):
 
 def command(argv, what, **options):
     """Runs a command that is not worth showing; its output is shown when it fails."""
-    result = subprocess.run(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, **options
-    )
+    try:
+        result = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, **options
+        )
+    except FileNotFoundError:
+        raise FetchFailed(f"{what} failed: there is no {argv[0]}") from None
     if result.returncode != 0:
         tail = result.stdout.decode(errors="replace").strip().splitlines()[-12:]
         raise FetchFailed("\n".join([f"{what} failed: {argv[0]} ended with status {result.returncode}", *tail]))
