@@ -59,9 +59,14 @@ class Areas(unittest.TestCase):
             grants.areas(rows("0,1,1,0,0,max,max"), 1000)
 
     def test_another_reader_counts_in_the_time_of_the_trace_alone(self):
-        looks = [{"at": at, "limit": limit} for at, limit in ((500_000, 300), (1_500_000, 200), (9_000_000, -1))]
+        seen = ((100_000, 1000), (500_000, 300), (1_500_000, 200), (9_000_000, -1))
+        looks = [{"at": at, "limit": limit} for at, limit in seen]
         # The limit of 300 holds from before the begin until 1.5 s, that of 200 to the end at 3 s.
         self.assertAlmostEqual(grants.area_of_looks(looks, 1_000_000, 2, 1000), 0.5 * 300 + 1.5 * 200)
+        # What was in force before it was lowered counts as lowered; a raise to the ceiling counts as it is.
+        seen = ((1_000_000, 1000), (1_500_000, 300), (2_000_000, -1))
+        looks = [{"at": at, "limit": limit} for at, limit in seen]
+        self.assertAlmostEqual(grants.area_of_looks(looks, 1_000_000, 2, 1000), 300 + 1000)
         self.assertAlmostEqual(grants.area_of_looks([], 1_000_000, 2, 1000), 2000)
 
 
