@@ -19,7 +19,7 @@ LONG_S = 0.8
 GOAL_BIG_AND_LONG, GOAL_BIG = 1.20, 1.35
 GOAL_PAD = 8 * MIB
 GOAL_CPU = 1.02
-GOAL_SEEN = 0.03
+GOAL_SEEN = 0.02
 FULL_PAIRS, FULL_RUNS = 300, 1000
 
 
@@ -76,138 +76,6 @@ def area_of_looks(looks, begin, seconds, ceiling):
         granted += grant * (at - before) / 1e6
         before, grant = at, then
     return granted
-
-
-# Ways to grant that need no run: what is granted follows from the largest plain peak of the function and input.
-COMPUTED = ("steps", "powers", "exact")
-RUN = ("static", "replay", "elastic")
-STEP, FIRST_STEP = 64 * MIB, 128 * MIB  # what providers offered in 2020
-
-BIG = 100 * MIB  # below that a function is a small one
-LONG_S = 0.8
-GOAL_BIG_AND_LONG, GOAL_BIG = 1.20, 1.35
-GOAL_PAD = 8 * MIB
-GOAL_CPU = 1.02
-GOAL_SEEN = 0.03
-FULL_PAIRS, FULL_RUNS = 300, 1000
-
-
-# Traces
-
-
-def areas(rows, ceiling):
-    """Bytes x seconds that were granted, used and held; a sample holds until the next one.
-
-    Granted is what was in force: the lower one of limit and high, and never more than the ceiling.
-    """
-    last = {}
-    granted = used = held = seconds = 0.0
-    lowest = ceiling
-    before = None
-    for row in rows:
-        at = int(row["t_us"]) / 1e6
-        if before is not None and last:
-            span = at - before
-            seconds += span
-            granted += span * last["grant"]
-            used += span * last["usage"]
-            held += span * last["held"]
-        before = at
-        for key in ("usage", "anon", "shmem", "kernel"):
-            if row[key]:
-                last[key] = int(row[key])
-        for key in ("limit", "high"):
-            if row[key]:
-                last[key] = ceiling if row[key] == "max" else int(row[key])
-        last["grant"] = min(ceiling, last.get("limit", ceiling), last.get("high", ceiling))
-        last.setdefault("usage", 0)
-        last["held"] = sum(last.get(key, 0) for key in ("anon", "shmem", "kernel"))
-        lowest = min(lowest, last["grant"])
-    if seconds == 0:
-        raise NotMeasured("a trace has fewer than two samples")
-    return {"granted": granted, "used": used, "held": held, "seconds": seconds, "lowest": lowest}
-
-
-def area_of_looks(looks, begin, seconds, ceiling):
-    """Bytes x seconds that were granted, as somebody else has seen it in the time of a trace.
-
-    The limit is lowered while Start is being answered, before the program runs; what was in force until then counts in
-    neither.
-    """
-    grants = [min(ceiling, look["limit"]) if look["limit"] >= 0 else ceiling for look in looks]
-    end = begin + seconds * 1e6
-    granted = 0.0
-    grant, before = next((grant for grant in grants if grant < ceiling), ceiling), begin
-    for look, then in zip(looks, grants):
-        at = min(max(look["at"], begin), end)
-        granted += grant * (at - before) / 1e6
-        before = at
-        if then < ceiling or granted > 0 and grant < ceiling and lowered(looks, look, ceiling):
-            grant = then
-    return granted + grant * (end - before) / 1e6
-
-
-# Ways to grant that need no run: what is granted follows from the largest plain peak of the function and input.
-COMPUTED = ("steps", "powers", "exact")
-RUN = ("static", "replay", "elastic")
-STEP, FIRST_STEP = 64 * MIB, 128 * MIB  # what providers offered in 2020
-
-BIG = 100 * MIB  # below that a function is a small one
-LONG_S = 0.8
-GOAL_BIG_AND_LONG, GOAL_BIG = 1.20, 1.35
-GOAL_PAD = 8 * MIB
-GOAL_CPU = 1.02
-GOAL_SEEN = 0.03
-FULL_PAIRS, FULL_RUNS = 300, 1000
-
-
-# Traces
-
-
-def areas(rows, ceiling):
-    """Bytes x seconds that were granted, used and held; a sample holds until the next one.
-
-    Granted is what was in force: the lower one of limit and high, and never more than the ceiling.
-    """
-    last = {}
-    granted = used = held = seconds = 0.0
-    lowest = ceiling
-    before = None
-    for row in rows:
-        at = int(row["t_us"]) / 1e6
-        if before is not None and last:
-            span = at - before
-            seconds += span
-            granted += span * last["grant"]
-            used += span * last["usage"]
-            held += span * last["held"]
-        before = at
-        for key in ("usage", "anon", "shmem", "kernel"):
-            if row[key]:
-                last[key] = int(row[key])
-        for key in ("limit", "high"):
-            if row[key]:
-                last[key] = ceiling if row[key] == "max" else int(row[key])
-        last["grant"] = min(ceiling, last.get("limit", ceiling), last.get("high", ceiling))
-        last.setdefault("usage", 0)
-        last["held"] = sum(last.get(key, 0) for key in ("anon", "shmem", "kernel"))
-        lowest = min(lowest, last["grant"])
-    if seconds == 0:
-        raise NotMeasured("a trace has fewer than two samples")
-    return {"granted": granted, "used": used, "held": held, "seconds": seconds, "lowest": lowest}
-
-
-def area_of_looks(looks, begin, seconds, ceiling):
-    """Bytes x seconds that were granted, as somebody else has seen it in the time of a trace."""
-    end = begin + seconds * 1e6
-    granted = 0.0
-    grant, before = ceiling, begin
-    for look in looks:
-        at = min(max(look["at"], begin), end)
-        granted += grant * (at - before) / 1e6
-        before = at
-        grant = min(ceiling, look["limit"]) if look["limit"] >= 0 else ceiling
-    return granted + grant * (end - before) / 1e6
 
 
 # Ways to grant that need no run
