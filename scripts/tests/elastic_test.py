@@ -36,6 +36,7 @@ def a_run(kind, number, **more):
         "used": 100.0 * MIB,
         "held": 90.0 * MIB,
         "granted": 512.0 * MIB,
+        "distance": 15 * MIB,
     }
     return run | more
 
@@ -48,6 +49,8 @@ class Areas(unittest.TestCase):
         self.assertEqual(area["used"], 100 + 2 * 200)
         self.assertEqual(area["held"], 3 * 65)
         self.assertEqual(area["lowest"], 300)
+        # 300 for a second, 100 for two.
+        self.assertEqual(area["distance"], 100)
 
     def test_what_is_granted_is_the_lower_limit_and_at_most_the_ceiling(self):
         self.assertEqual(grants.areas(rows("0,1,1,0,0,max,max", "1000000,1,,,,,"), 1000)["granted"], 1000)
