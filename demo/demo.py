@@ -5,11 +5,8 @@ import signal
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it quietly until there is something to clean up
 
 import argparse
-import contextlib
 import dataclasses
-import fcntl
 import glob
-import hashlib
 import json
 import os
 import shutil
@@ -22,17 +19,27 @@ sys.path.append(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__f
 import table
 import traces
 from cgroups import hierarchy_of
+from fetched import (
+    PHOTOGRAPHS_FOLDER,
+    PHOTOGRAPHS_PACKAGE,
+    PILLOW,
+    PYTHON,
+    FetchFailed,
+    cached,
+    from_debian,
+    from_pip,
+    locked,
+    python_version,
+    write_atomically,
+)
 from image import Layer, write_image
 from private_containerd import ContainerdFailed, PrivateContainerd, find_containerd, shim_name, sweep
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 WORK = os.path.join(ROOT, "target", "demo")
 RUNS = os.path.join(WORK, "runs")
-PYTHON = "/usr/bin/python3"
 BINARY = os.path.join(ROOT, "target", "release", "elastic-mem")
 
-PHOTOGRAPHS_PACKAGE = "lomiri-wallpapers-16.04"  # the same in Debian 12 and 13
-PHOTOGRAPHS_FOLDER = "usr/share/backgrounds"
 PHOTOGRAPHS = (  # 1.5, 8.0, 15.9, 6.3 and 10.7 megapixels
     "Picture_1A_by_freespace.jpg",
     "picosdeeuropa_by_Aitzol_Berasategi.jpg",
@@ -40,7 +47,6 @@ PHOTOGRAPHS = (  # 1.5, 8.0, 15.9, 6.3 and 10.7 megapixels
     "life_by_Aitzol_Berasategi.jpg",
     "Bridge_by_Sander_Klootwijk.jpg",
 )
-PILLOW = "11.3.0"  # has wheels for the Pythons of Debian 12 and 13
 
 PATIENCE_S = 120  # for one invocation, which takes 1 to 2 s on an idle machine
 TRACE_PATIENCE_S = 10  # for the trace of a run to be where traces are kept
@@ -109,122 +115,22 @@ class Steps:
 # Set-up: what is fetched is kept in target/demo, with a manifest that shows whether it is whole
 
 
-@contextlib.contextmanager
-def locked(path, say):
-    """Holds a lock file, so that two demos do not set up at the same time."""
-    with open(path, "w", encoding="ascii") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("another demo is setting up; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def command(argv, what, **options):
-    """Runs a command that is not worth showing; its output is shown when it fails."""
-    result = subprocess.run(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, **options
-    )
-    if result.returncode != 0:
-        tail = result.stdout.decode(errors="replace").strip().splitlines()[-12:]
-        raise Failure("\n".join([f"{what} failed: {argv[0]} ended with status {result.returncode}", *tail]))
-
-
-def listing(folder):
-    """Names and digests of all files below a folder."""
-    result = {}
-    for base, _, names in os.walk(folder):
-        for name in names:
-            path = os.path.join(base, name)
-            with open(path, "rb") as file:
-                digest = hashlib.sha256(file.read()).hexdigest()
-            result[os.path.relpath(path, folder)] = digest
-    return result
-
-
-def cached(name, key, say, fetch):
-    """target/demo/NAME, filled by fetch(folder) unless it is there, whole, and made for the same key."""
-    folder = os.path.join(WORK, name)
-    manifest = os.path.join(WORK, f"{name}.manifest.json")
-    try:
-        with open(manifest, encoding="utf-8") as file:
-            known = json.load(file)
-        if known["key"] != key:
-            say("an earlier run left another version")
-        elif known["files"] == listing(folder):
-            say("kept from an earlier run")
-            return folder
-        else:
-            say("what an earlier run left is damaged; fetching it again")
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError, KeyError, TypeError):
-        say("what an earlier run left is damaged; fetching it again")
-    begin = time.monotonic()
-    fresh = f"{folder}.new"
-    for stale in (fresh, folder):
-        shutil.rmtree(stale, ignore_errors=True)
-    os.makedirs(fresh)
-    try:
-        fetch(fresh)
-        files = listing(fresh)
-        os.rename(fresh, folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    write_atomically(manifest, lambda file: json.dump({"key": key, "files": files}, file))
-    say(f"done in {time.monotonic() - begin:.1f} s")
-    return folder
-
-
-def write_atomically(path, write):
-    scratch = f"{path}.{os.getpid()}"
-    with open(scratch, "w", encoding="utf-8") as file:
-        write(file)
-    os.replace(scratch, path)
-
-
 def fetch_photographs(say):
     def fetch(folder):
         say("downloading the package (about 16 MB) and unpacking it, without installing it")
-        scratch = os.path.join(folder, "package")
-        os.makedirs(os.path.join(scratch, "tree"))
-        as_root = ["-o", "APT::Sandbox::User=root"] if os.geteuid() == 0 else []
-        command(
-            ["apt-get", "-q", *as_root, "download", PHOTOGRAPHS_PACKAGE],
-            f"downloading {PHOTOGRAPHS_PACKAGE}",
-            cwd=scratch,
-        )
-        packages = [name for name in os.listdir(scratch) if name.endswith(".deb")]
-        if len(packages) != 1:
-            raise Failure(f"downloading {PHOTOGRAPHS_PACKAGE} left {len(packages)} packages instead of one")
-        command(["dpkg", "-x", packages[0], "tree"], f"unpacking {packages[0]}", cwd=scratch)
-        for name in PHOTOGRAPHS:
-            source = os.path.join(scratch, "tree", PHOTOGRAPHS_FOLDER, name)
-            if not os.path.exists(source):
-                raise Failure(f"{packages[0]} holds no {name}; this version of the package is not known to the demo")
-            os.rename(source, os.path.join(folder, name))
-        shutil.rmtree(scratch)
+        from_debian(PHOTOGRAPHS_PACKAGE, folder, "demo", PHOTOGRAPHS, PHOTOGRAPHS_FOLDER)
 
-    return cached("photographs", [PHOTOGRAPHS_PACKAGE, *PHOTOGRAPHS], say, fetch)
+    return cached(WORK, "photographs", [PHOTOGRAPHS_PACKAGE, *PHOTOGRAPHS], say, fetch)
 
 
 def fetch_pillow(say):
-    version = subprocess.run([PYTHON, "--version"], stdout=subprocess.PIPE, check=True, text=True).stdout.strip()
+    version = python_version()
 
     def fetch(folder):
         say(f"installing pillow {PILLOW} for {version} into a folder of its own (about 7 MB)")
-        tools = f"{folder}.tools"
-        shutil.rmtree(tools, ignore_errors=True)  # of a demo that was killed
-        try:
-            command([PYTHON, "-m", "venv", tools], "making a virtual environment")
-            pip = [os.path.join(tools, "bin", "pip"), "--disable-pip-version-check", "--no-cache-dir"]
-            options = ["--no-compile", "--no-deps", "--only-binary=:all:", "--target", folder]
-            command([*pip, "install", *options, f"pillow=={PILLOW}"], f"fetching pillow {PILLOW}")
-        finally:
-            shutil.rmtree(tools, ignore_errors=True)
+        from_pip([f"pillow=={PILLOW}"], folder, "--no-deps")
 
-    return cached("packages", [PILLOW, version], say, fetch)
+    return cached(WORK, "packages", [PILLOW, version], say, fetch)
 
 
 # The image and its mounts
@@ -462,7 +368,7 @@ def demo(options):
     step = Steps()
     print("Real functions, the memory that they are granted, and what they use of it.")
 
-    with locked(os.path.join(WORK, "lock"), step.note):
+    with locked(os.path.join(WORK, "lock"), step.note, "demo"):
         sweep(RUNS, PREFIX, step.note)
         step(f"Photographs: {len(PHOTOGRAPHS)} of Debian's package {PHOTOGRAPHS_PACKAGE}")
         photographs = fetch_photographs(step.note)
@@ -489,7 +395,7 @@ def demo(options):
         step(f'Elastic: {ELASTIC} more of each, memory.mode = "elastic"; their plan comes from the runs before')
         run.choose("elastic")
         elastic = rounds(run, step, ELASTIC, limit, photographs, answers)
-        with locked(os.path.join(WORK, "lock"), step.note):
+        with locked(os.path.join(WORK, "lock"), step.note, "demo"):
             pictures = os.path.join(WORK, "output")
             shutil.rmtree(pictures, ignore_errors=True)
             os.rename(run.output, pictures)
@@ -526,7 +432,7 @@ def main(argv):
         signal.signal(each, interrupt)
     try:
         demo(options)
-    except (Failure, ContainerdFailed) as failure:
+    except (Failure, FetchFailed, ContainerdFailed) as failure:
         print(f"demo: error: {failure}", file=sys.stderr)
         return 1
     except Interrupted as end:

@@ -3,8 +3,8 @@
 // usage: reference FOLDER PREFIX VERSION
 //
 // Prints a line for each look: the name of the group, the time in microseconds of the epoch, anonymous + shared + kernel
-// memory, usage, and the kernel's own counter of the most usage. It shares nothing with the sampler that it is compared
-// with. Ends when its standard input does.
+// memory, usage, the kernel's own counter of the most usage, and the limit by which memory is granted (-1: none). It
+// shares nothing with the sampler that it is compared with. Ends when its standard input does.
 #include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -55,7 +55,8 @@ static void watch(int parent, const char *name, int timer) {
     int kmem_file = version == 2 ? -1 : openat(folder, "memory.kmem.usage_in_bytes", O_RDONLY | O_CLOEXEC);
     int stat_file = openat(folder, "memory.stat", O_RDONLY | O_CLOEXEC);
     int peak_file = openat(folder, version == 2 ? "memory.peak" : "memory.max_usage_in_bytes", O_RDONLY | O_CLOEXEC);
-    long long counter = 0;
+    int limit_file = openat(folder, version == 2 ? "memory.high" : "memory.limit_in_bytes", O_RDONLY | O_CLOEXEC);
+    long long counter = 0, limit = -1;
     while (usage_file >= 0 && stat_file >= 0) {
         if (!text_of(usage_file, text, sizeof text))
             break;
@@ -66,10 +67,12 @@ static void watch(int parent, const char *name, int timer) {
         long long held = held_of(text, usage, kmem);
         if (peak_file >= 0 && text_of(peak_file, text, sizeof text))
             counter = atoll(text);
+        if (limit_file >= 0 && text_of(limit_file, text, sizeof text))
+            limit = *text == 'm' ? -1 : atoll(text);
         struct timespec time;
         clock_gettime(CLOCK_REALTIME, &time);
         long long now = time.tv_sec * 1000000LL + time.tv_nsec / 1000;
-        printf("%s %lld %lld %lld %lld\n", name, now, held, usage, counter);
+        printf("%s %lld %lld %lld %lld %lld\n", name, now, held, usage, counter, limit);
         unsigned long long passed;
         if (read(timer, &passed, sizeof passed) < 0)
             break;
@@ -82,6 +85,7 @@ static void watch(int parent, const char *name, int timer) {
     close(stat_file);
     close(kmem_file);
     close(peak_file);
+    close(limit_file);
 }
 
 int main(int count, char **args) {

@@ -22,13 +22,15 @@ GROUP_ANNOTATION = "io.containerd.runc.v2.group"
 class Container:
     """What containerd prepares for a container before it turns to the shim."""
 
-    def __init__(self, replay, name, args, group=None):
+    def __init__(self, replay, name, args, group=None, adapt=None):
         self.name = name
         self.bundle = os.path.join(replay.folder, name)
         config = make_config(args, "plain", f"{replay.containerd.group.path}/containers/{name}")
         config["root"]["readonly"] = False
         if group is not None:
             config["annotations"] = {GROUP_ANNOTATION: group}
+        if adapt is not None:
+            adapt(config)
         for inside in ("rootfs", "upper", "work"):
             os.makedirs(os.path.join(self.bundle, inside))
         with open(os.path.join(self.bundle, "config.json"), "w", encoding="utf-8") as file:
@@ -79,9 +81,10 @@ class Replay:
         upper, work = os.path.join(bundle, "upper"), os.path.join(bundle, "work")
         return [("overlay", "overlay", [f"workdir={work}", f"upperdir={upper}", f"lowerdir={self.rootfs}"])]
 
-    def container(self, role, args, group=None):
+    def container(self, role, args, group=None, adapt=None):
+        """`adapt` may change the configuration."""
         self.count += 1
-        return Container(self, f"{role}-{self.count}", args, group)
+        return Container(self, f"{role}-{self.count}", args, group, adapt)
 
     def shim(self, role, container, action, *more):
         """Runs the shim's program, as containerd does: in the bundle."""

@@ -70,9 +70,10 @@ class Traces(unittest.TestCase):
         self.assertEqual([round(each, 3) for each in sampler.intervals_ms([self.trace])], [2.0, 2.0])
 
     def test_the_reference_counts_from_the_begin_of_the_run(self):
-        begin = sampler.begin_of({"context": {"run": "20261126T140711.140009Z-vm-a.b-1"}})
+        begin = sampler.begin_of({"run": "20261126T140711.140009Z-vm-a.b-1"})
         self.assertEqual(begin, 1795702031140009)
-        looks = [[begin - 1, 900, 950, 960], [begin, 10, 20, 960], [begin + 1000, 30, 25, 960]]
+        numbers = [[begin - 1, 900, 950, 960], [begin, 10, 20, 960], [begin + 1000, 30, 25, 960]]
+        looks = [dict(zip(("at", "held", "usage", "counter"), each)) for each in numbers]
         self.assertEqual(
             sampler.second_opinion(looks, begin), {"looks": 2, "held": 30, "usage": 25, "counter": 960}
         )

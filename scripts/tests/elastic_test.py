@@ -1,0 +1,143 @@
+"""The pure parts of bench/elastic: areas of traces, ways to grant, harm, tables, verdicts."""
+
+import os
+import sys
+import unittest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path += [os.path.join(ROOT, "bench", "lib"), os.path.join(ROOT, "scripts", "lib")]
+
+import grants
+from measure import NotMeasured
+
+MIB = 1 << 20
+COLUMNS = ("t_us", "usage", "anon", "shmem", "kernel", "limit", "high")
+
+
+def rows(*lines):
+    return [dict(zip(COLUMNS, line.split(","))) for line in lines]
+
+
+def a_run(kind, number, **more):
+    run = {
+        "workload": "w",
+        "own": False,
+        "kind": kind,
+        "round": number,
+        "status": 0,
+        "digest": "d",
+        "met": 0,
+        "oom_kills": 0,
+        "harm": [],
+        "cpu": 1.0,
+        "wall": 1.0,
+        "seconds": 1.0,
+        "peak": 200 * MIB,
+        "used": 100.0 * MIB,
+        "held": 90.0 * MIB,
+        "granted": 512.0 * MIB,
+        "distance": 15 * MIB,
+    }
+    return run | more
+
+
+class Areas(unittest.TestCase):
+    def test_a_sample_holds_until_the_next_one_and_an_empty_cell_keeps_its_value(self):
+        area = grants.areas(rows("0,100,50,10,5,400,", "1000000,200,,,,300,", "3000000,0,0,0,0,,"), 1000)
+        self.assertEqual(area["seconds"], 3)
+        self.assertEqual(area["granted"], 400 + 2 * 300)
+        self.assertEqual(area["used"], 100 + 2 * 200)
+        self.assertEqual(area["held"], 3 * 65)
+        self.assertEqual(area["lowest"], 300)
+        # 300 for a second, 100 for two.
+        self.assertEqual(area["distance"], 100)
+
+    def test_what_is_granted_is_the_lower_limit_and_at_most_the_ceiling(self):
+        self.assertEqual(grants.areas(rows("0,1,1,0,0,max,max", "1000000,1,,,,,"), 1000)["granted"], 1000)
+        self.assertEqual(grants.areas(rows("0,1,1,0,0,max,70", "1000000,1,,,,,"), 1000)["granted"], 70)
+        self.assertEqual(grants.areas(rows("0,1,1,0,0,9000,", "1000000,1,,,,,"), 1000)["granted"], 1000)
+
+    def test_one_sample_is_no_trace(self):
+        with self.assertRaises(NotMeasured):
+            grants.areas(rows("0,1,1,0,0,max,max"), 1000)
+
+    def test_another_reader_counts_in_the_time_of_the_trace_alone(self):
+        seen = ((100_000, 1000), (500_000, 300), (1_500_000, 200), (9_000_000, -1))
+        looks = [{"at": at, "limit": limit} for at, limit in seen]
+        # The limit of 300 holds from before the begin until 1.5 s, that of 200 to the end at 3 s.
+        self.assertAlmostEqual(grants.area_of_looks(looks, 1_000_000, 2, 1000), 0.5 * 300 + 1.5 * 200)
+        # What was in force before it was lowered counts as lowered; a raise to the ceiling counts as it is.
+        seen = ((1_000_000, 1000), (1_500_000, 300), (2_000_000, -1))
+        looks = [{"at": at, "limit": limit} for at, limit in seen]
+        self.assertAlmostEqual(grants.area_of_looks(looks, 1_000_000, 2, 1000), 300 + 1000)
+        self.assertAlmostEqual(grants.area_of_looks([], 1_000_000, 2, 1000), 2000)
+
+
+class Ways(unittest.TestCase):
+    def test_steps_are_those_of_providers(self):
+        grant = {peak: grants.computed_grant("steps", peak * MIB) / MIB for peak in (1, 128, 129, 192, 193)}
+        self.assertEqual(grant, {1: 128, 128: 128, 129: 192, 192: 192, 193: 256})
+        self.assertEqual(grants.computed_grant("powers", 257 * MIB), 512 * MIB)
+        self.assertEqual(grants.computed_grant("exact", 257), 257)
+
+
+class Harm(unittest.TestCase):
+    def harm(self, **more):
+        return grants.harm_of(a_run("elastic", 0, **more), "d")
+
+    def test_each_kind_of_harm_has_its_name(self):
+        self.assertEqual(self.harm(), [])
+        self.assertEqual(self.harm(status=137), ["kill"])
+        self.assertEqual(self.harm(status=1, oom_kills=1), ["kill"])
+        self.assertEqual(self.harm(status=1), ["failed call"])
+        self.assertEqual(self.harm(status=None, met=3), ["hang", "stall"])
+        self.assertEqual(self.harm(digest="e"), ["output"])
+        self.assertEqual(self.harm(met=1), ["stall"])
+
+
+class Tables(unittest.TestCase):
+    def result(self, **more):
+        runs = []
+        for number in range(10):
+            runs += [a_run("plain", number), a_run("elastic", number, **({"granted": 115.0 * MIB} | more))]
+        for run in runs:
+            run["harm"] = grants.harm_of(run, "d")
+        rows = grants.table(runs, ("plain", "elastic"))
+        return rows, {
+            "harm": grants.harm_table(runs),
+            "seen": 0.0,
+            "means": grants.means(rows, ("exact", "elastic")),
+            "effect": {"elastic": {"cpu": grants.effect(runs, "elastic", "cpu", 1)}},
+        }
+
+    def missed(self, **more):
+        return [goal["goal"] for goal in grants.verdicts(*self.result(**more)) if not goal["met"]]
+
+    def test_a_table_has_the_ratios_of_all_ways(self):
+        rows, result = self.result()
+        self.assertEqual(rows[0]["ratio"], {"steps": 2.56, "powers": 2.56, "exact": 2.0, "elastic": 1.15})
+        self.assertEqual(rows[0]["pad"]["elastic"], 15 * MIB)
+        self.assertAlmostEqual(result["means"]["over 0.8 s and 100 MB"]["elastic"], 1.15)
+        self.assertNotIn("small", result["means"])
+
+    def test_good_figures_meet_every_goal(self):
+        self.assertEqual(self.missed(), [])
+
+    def test_each_goal_can_be_missed(self):
+        self.assertIn("granted / used, over 100 MB <= 1.35", self.missed(granted=140.0 * MIB))
+        self.assertIn("upper bound of CPU, elastic / plain, 10 pairs <= 1.02", self.missed(cpu=1.03))
+        self.assertEqual(self.missed(met=1), ["stalls in 10 tuned runs <= 0"])
+        self.assertEqual(self.missed(status=137), ["kills in 10 tuned runs <= 0"])
+        self.assertEqual(self.missed(digest="e"), ["other outputs in 10 tuned runs <= 0"])
+
+    def test_pairs_are_of_one_round_and_functions_of_our_own_do_not_count(self):
+        runs = [a_run("plain", n) for n in range(6)] + [a_run("elastic", n, cpu=2.0) for n in range(5)]
+        effect = grants.effect(runs, "elastic", "cpu", 1)
+        self.assertEqual(effect["pairs"], 5)
+        self.assertAlmostEqual(effect["ratio"], 2.0)
+        with self.assertRaises(NotMeasured):
+            grants.effect([run | {"own": True} for run in runs], "elastic", "cpu", 1)
+
+
+if __name__ == "__main__":
+    unittest.main()
