@@ -17,7 +17,7 @@ import time
 sys.path.append(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "scripts", "lib"))
 
 import table
-import traces
+import curves
 from cgroups import hierarchy_of
 from fetched import (
     PHOTOGRAPHS_FOLDER,
@@ -96,7 +96,7 @@ def short(path):
 
 
 def mib(size):
-    return f"{size / traces.MIB:.1f} MiB"
+    return f"{size / curves.MIB:.1f} MiB"
 
 
 class Steps:
@@ -292,13 +292,13 @@ def invoke(run, function, limit, photographs, right):
     path = run.wait_for_trace(known)
     try:
         with open(path, encoding="utf-8") as file:
-            figures = traces.figures(file.read(), limit)
+            figures = curves.figures(file.read(), limit)
     except ValueError as error:
         raise Failure(f"{path}: {error}") from None
     if status != 0:
         failure = "\n".join([f"it ended with status {status}", *errors.splitlines()[-12:]])
         if figures.peak > 0.95 * limit:
-            failure = f"{limit // traces.MIB} MiB are too little for this function: {failure}"
+            failure = f"{limit // curves.MIB} MiB are too little for this function: {failure}"
     elif failure is None and right is not None and answer != right:
         failure = f"it answered {answer} in place of {right}"
     return table.Run(figures, failure), answer
@@ -377,7 +377,7 @@ def demo(options):
         run = Run(programs)
 
     try:
-        limit = options.limit * traces.MIB
+        limit = options.limit * curves.MIB
         step("containerd: one of its own, with root, state and sockets below target/demo")
         run.containerd.start()
         step.note(f"{run.containerd.version_line()} ({programs}), cgroup v{hierarchy[0]}")

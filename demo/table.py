@@ -3,7 +3,7 @@
 import dataclasses
 import statistics
 
-import traces
+import curves
 
 HEAD = [
     "function",
@@ -23,7 +23,7 @@ HEAD = [
 class Run:
     """One invocation."""
 
-    figures: traces.Figures
+    figures: curves.Figures
     failure: str | None  # why its answer is not the right one
 
 
@@ -38,13 +38,13 @@ def row(name, observed, elastic, declared):
         return f"{value:{sign}.0%}".replace("%", " %")
 
     def saved(limit):
-        return percent(median(lambda f: 1 - f.granted_gib_s / (limit / traces.GIB * f.duration_s)))
+        return percent(median(lambda f: 1 - f.granted_gib_s / (limit / curves.GIB * f.duration_s)))
 
     runs = [*observed, *elastic]
     return [
         name,
-        f"{max(run.figures.peak for run in elastic) / traces.MIB:.0f} MiB",
-        f"{static / traces.MIB:.0f} MiB",
+        f"{max(run.figures.peak for run in elastic) / curves.MIB:.0f} MiB",
+        f"{static / curves.MIB:.0f} MiB",
         f"{median(lambda f: f.granted_gib_s):.3f}",
         f"{median(lambda f: f.used_gib_s):.3f}",
         saved(static),

@@ -1,4 +1,4 @@
-"""The pure parts of the demo: demo/traces.py and demo/table.py."""
+"""The pure parts of the demo: demo/curves.py and demo/table.py."""
 
 import os
 import sys
@@ -7,16 +7,16 @@ import unittest
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "demo"))
 
+import curves  # noqa: E402
 import table  # noqa: E402
-import traces  # noqa: E402
 
-MIB = traces.MIB
+MIB = curves.MIB
 HEAD = "# elastic-mem trace 1\n# context {}\nt_us,usage,limit,high,cpu_us\n"
 
 
 class Figures(unittest.TestCase):
     def of(self, *rows, end='# end {"code":0,"oomKills":1}\n'):
-        return traces.figures(HEAD + "".join(f"{row}\n" for row in rows) + end, 1024 * MIB)
+        return curves.figures(HEAD + "".join(f"{row}\n" for row in rows) + end, 1024 * MIB)
 
     def test_a_value_holds_until_the_next_one(self):
         f = self.of(f"0,{100 * MIB},,,500000", f"1000000,{300 * MIB},,,", "2000000,,,,2500000")
@@ -42,7 +42,7 @@ class Figures(unittest.TestCase):
 
 class Table(unittest.TestCase):
     def run_of(self, seconds, cpu, peak, granted, kills=0):
-        f = traces.Figures(seconds, cpu, peak * MIB, granted / 2, granted, kills)
+        f = curves.Figures(seconds, cpu, peak * MIB, granted / 2, granted, kills)
         return table.Run(f, failure=None)
 
     def test_a_row_compares_medians(self):
