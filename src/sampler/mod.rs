@@ -13,6 +13,7 @@ mod record;
 mod run;
 mod thin;
 mod tuning;
+mod writing;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
@@ -33,6 +34,7 @@ use crate::model::{Bytes, ClassName, Priority, RunId};
 pub use lowering::Publish;
 use run::{Answers, Run, Waiting};
 use tuning::Hands;
+use writing::Writing;
 
 /// A name for a run that starts now: sortable by time, and unique as long as no two containers of one name start
 /// on hosts of one name in the same microsecond.
@@ -153,6 +155,7 @@ impl Sampler {
             waiting: BTreeMap::new(),
             running: BTreeMap::new(),
             hands: None,
+            writing: None,
             priority,
         };
         let thread = std::thread::Builder::new()
@@ -253,6 +256,8 @@ struct Thread {
     running: BTreeMap<u64, Run>,
     /// Started for the first container whose limit is moved.
     hands: Option<Hands>,
+    /// The same. Behind `running`: it ends after all traces.
+    writing: Option<Writing>,
     priority: Priority,
 }
 
@@ -345,10 +350,19 @@ impl Thread {
                 .inspect_err(|reason| tracing::warn!(reason, "no limit is moved"))
                 .ok();
         }
+        if needs_hands && self.writing.is_none() {
+            self.writing = Writing::start()
+                .inspect_err(|reason| {
+                    tracing::warn!(reason, "traces are written where limits are moved")
+                })
+                .ok();
+        }
         let key = waiting.key;
         let name = waiting.subject.context.run.to_string();
-        let started = make_folder(&self.spool)
-            .and_then(|()| Run::start(waiting, &self.spool, now, self.hands.as_mut()));
+        let started = make_folder(&self.spool).and_then(|()| {
+            let writing = self.writing.as_ref();
+            Run::start(waiting, &self.spool, now, self.hands.as_mut(), writing)
+        });
         match started {
             Ok(run) => {
                 self.running.insert(key, run);

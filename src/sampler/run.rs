@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::pace::{self, Pace};
 use super::record::Record;
 use super::tuning::{Hands, Tuning};
+use super::writing::{Collected, Writing};
 use super::{Edge, Subject};
 use crate::guardian::Guardian;
 use crate::kernel::cgroup::Meter;
@@ -35,7 +36,7 @@ pub(super) struct Waiting {
 #[derive(Debug)]
 pub(super) struct Run {
     meter: Meter,
-    record: Record,
+    trace: Keeper,
     pace: Pace,
     start: Duration,
     pub(super) due: Duration,
@@ -68,6 +69,7 @@ impl Run {
         spool: &Path,
         now: Duration,
         mut hands: Option<&mut Hands>,
+        writing: Option<&Writing>,
     ) -> Result<Self, String> {
         let Waiting { key, mut subject } = waiting;
         let meter = Meter::open(&subject.cgroup).map_err(|err| crate::runtime::chain(&err))?;
@@ -91,13 +93,14 @@ impl Run {
             format!("create {}: {}", path.display(), crate::kernel::reason(&err))
         };
         let record = Record::create(path.clone(), context, &nodes).map_err(fail)?;
+        let trace = Keeper::of(record, key, writing.filter(|_| tuning.is_some()));
         let mut run = Self {
             sample: Sample {
                 nodes: vec![None; nodes.len()],
                 ..Sample::default()
             },
             meter,
-            record,
+            trace,
             pace: Pace::start(now),
             start: now,
             due: now,
@@ -187,7 +190,7 @@ impl Run {
         if let Some(hands) = hands {
             self.let_go(hands);
         }
-        self.record.discard();
+        self.trace.discard();
         self.subject
     }
 
@@ -264,18 +267,10 @@ impl Run {
             self.sample.phase = Some(Phase::Exit);
             result = self.write();
         }
-        let written = self.record.finish(&end);
-        let path = match written {
-            Ok(path) => Some(path),
-            Err(err) => {
-                result = Err(crate::kernel::reason(&err));
-                None
-            }
-        };
         if let Err(reason) = result {
             tracing::debug!(reason, "end of a trace");
         }
-        let _ = answers.written.send(path);
+        self.trace.finish(end, answers.written);
     }
 
     fn tell_of_kills(&self, kills: u64) {
@@ -312,9 +307,58 @@ impl Run {
     }
 
     fn write(&mut self) -> Result<(), String> {
-        self.record
+        self.trace
             .add(&self.sample)
             .map_err(|err| format!("write the trace: {}", crate::kernel::reason(&err)))
+    }
+}
+
+/// Who writes a trace.
+#[derive(Debug)]
+enum Keeper {
+    /// This thread.
+    Here(Box<Record>),
+    /// Another one.
+    There(Collected),
+}
+
+impl Keeper {
+    fn of(record: Record, key: u64, writing: Option<&Writing>) -> Self {
+        let record = Box::new(record);
+        match writing {
+            Some(writing) => Self::There(writing.take_over(key, record)),
+            None => Self::Here(record),
+        }
+    }
+
+    fn add(&mut self, sample: &Sample) -> std::io::Result<()> {
+        match self {
+            Self::Here(record) => record.add(sample),
+            Self::There(collected) => {
+                collected.add(sample);
+                Ok(())
+            }
+        }
+    }
+
+    fn finish(self, end: End, written: oneshot::Sender<Option<PathBuf>>) {
+        match self {
+            Self::Here(record) => {
+                let path = record
+                    .finish(&end)
+                    .inspect_err(|err| tracing::debug!(%err, "end of a trace"));
+                // Whoever asked may not want to know any more.
+                let _ = written.send(path.ok());
+            }
+            Self::There(collected) => collected.finish(end, written),
+        }
+    }
+
+    fn discard(self) {
+        match self {
+            Self::Here(record) => record.discard(),
+            Self::There(collected) => collected.discard(),
+        }
     }
 }
 
