@@ -373,8 +373,7 @@ mod tests {
         let config = load(&[(
             "config.toml",
             "[memory]\nstep = \"64MiB\"\npad = \"9m\"\nlead = \"21ms\"\nsettle = \"1s\"\nhold = \"1m\"\n\
-             keep-alive = false\npriority = \"realtime\"\nannotations = [\"mode\"]\nenvironment = [\"F\"]\n\
-             socket = true\n",
+             keep-alive = false\npriority = \"realtime\"\nannotations = [\"mode\"]\nenvironment = [\"F\"]\n",
         )])
         .unwrap();
         let texts: Vec<_> = config
@@ -395,7 +394,6 @@ mod tests {
                 "memory.priority=realtime",
                 "memory.annotations=mode",
                 "memory.environment=F",
-                "memory.socket=true",
             ]
         );
         assert!(config.trusts("elastic-mem.io/mode") && !config.trusts("elastic-mem.io/class"));

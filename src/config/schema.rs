@@ -23,7 +23,7 @@ pub struct OptionInfo {
 }
 
 /// All options but those of single functions, which are [`FUNCTION_OPTIONS`](super::FUNCTION_OPTIONS).
-pub const OPTIONS: [OptionInfo; 17] = [
+pub const OPTIONS: [OptionInfo; 16] = [
     OptionInfo {
         key: "runtime.root",
         values: "an absolute path",
@@ -71,7 +71,7 @@ pub const OPTIONS: [OptionInfo; 17] = [
     OptionInfo {
         key: "memory.settle",
         values: values::SETTLE,
-        meaning: "How long usage must not have grown before a grant is lowered.",
+        meaning: "For how long less must have been enough before a grant is lowered.",
     },
     OptionInfo {
         key: "memory.hold",
@@ -99,11 +99,6 @@ pub const OPTIONS: [OptionInfo; 17] = [
         values: "a list of names of variables",
         meaning: "The environment variables of a container that may name its function; the first one that is there \
                   counts.",
-    },
-    OptionInfo {
-        key: "memory.socket",
-        values: values::SWITCH,
-        meaning: "Whether a control socket is mounted into containers, by which a function says when a request begins.",
     },
     OptionInfo {
         key: "profile.folder",
@@ -181,8 +176,6 @@ pub struct Config {
     pub memory_annotations: Setting<Vec<String>>,
     /// `memory.environment`.
     pub memory_environment: Setting<Vec<String>>,
-    /// `memory.socket`.
-    pub memory_socket: Setting<bool>,
     /// `profile.folder`.
     pub profile_folder: Setting<PathBuf>,
     /// `profile.keep-traces`.
@@ -215,13 +208,12 @@ impl Default for Config {
             memory_step: Setting::default(DEFAULT_STEP),
             memory_pad: Setting::default(DEFAULT_PAD),
             memory_lead: Setting::default(Duration::from_millis(20)),
-            memory_settle: Setting::default(Duration::from_millis(100)),
+            memory_settle: Setting::default(Duration::from_millis(50)),
             memory_hold: Setting::default(Duration::from_secs(10)),
             memory_keep_alive: Setting::default(true),
             memory_priority: Setting::default(Priority::Normal),
             memory_annotations: Setting::default(trusted.annotations),
             memory_environment: Setting::default(trusted.environment),
-            memory_socket: Setting::default(false),
             profile_folder: Setting::default(PathBuf::from(DEFAULT_PROFILES)),
             keep_traces: Setting::default(20),
             functions: BTreeMap::new(),
@@ -318,10 +310,6 @@ impl Config {
             (
                 values::list(&self.memory_environment.value),
                 &self.memory_environment.origin,
-            ),
-            (
-                self.memory_socket.value.to_string(),
-                &self.memory_socket.origin,
             ),
             (
                 self.profile_folder.value.display().to_string(),
@@ -424,10 +412,6 @@ pub(super) fn set(
         "memory.environment" => {
             let value = values::variables(value).ok_or(wrong)?;
             config.memory_environment = Setting { value, origin };
-        }
-        "memory.socket" => {
-            let value = value.as_bool().ok_or(wrong)?;
-            config.memory_socket = Setting { value, origin };
         }
         "profile.folder" => {
             let value = values::path(value).ok_or(wrong)?;
