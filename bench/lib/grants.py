@@ -161,6 +161,7 @@ def table(runs, kinds):
         held = statistics.fmean(run["held"] for run in plain)
         row = {
             "workload": name,
+            "own": plain[0]["own"],
             "runs": len(plain),
             "seconds": statistics.median(run["seconds"] for run in plain),
             "peak": peak,

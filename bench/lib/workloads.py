@@ -47,6 +47,7 @@ class Workload:
     packages: tuple = ()
     inputs: tuple = ()
     asked: bool = False  # whether requests are sent to it
+    announced: bool = False  # whether their begins and ends are told to the control socket
     own: bool = False  # whether it is a program of ours and not a function that is met in practice
 
     @property
@@ -109,6 +110,16 @@ WORKLOADS = (
     python("stages", "", 512, "stages"),
     python("sleep", "1s", 128, "sleep", "1"),
     python("server", "", 512, "server", f"{SOCKETS}/http", packages=("pillow",), inputs=("photographs",), asked=True),
+    python(
+        "server",
+        "announced",
+        512,
+        *("server", f"{SOCKETS}/http"),
+        packages=("pillow",),
+        inputs=("photographs",),
+        asked=True,
+        announced=True,
+    ),
     calls(1),
 )
 QUICK = ("pagerank 100k", "compress 8MB", "calls")
@@ -265,8 +276,8 @@ class Connection(http.client.HTTPConnection):
 REQUESTS = ("1.5MP", "8MP", "1.5MP", "1.5MP", "16MP", "8MP")
 
 
-def ask(folder, photographs, patience, edge=lambda phase, size: None):
-    """Sends pictures with gaps between them, the same ones each time; `edge` is told of each begin and end."""
+def ask(folder, photographs, patience, announce):
+    """Sends pictures with gaps between them, the same ones each time; `announce` is given each begin and end."""
     path = os.path.join(folder, "http")
     deadline = time.monotonic() + patience
     while not os.path.exists(path):
@@ -279,9 +290,9 @@ def ask(folder, photographs, patience, edge=lambda phase, size: None):
         time.sleep(gaps.uniform(0.2, 1.2))
         with open(os.path.join(photographs, f"{size}.jpg"), "rb") as file:
             body = file.read()
-        edge("begin", len(body))
+        announce({"phase": "begin", "inputBytes": len(body)})
         answer = post(path, "/", body, patience)
-        edge("end", len(body))
+        announce({"phase": "end"})
         digest.update(hashlib.sha256(answer).digest())
     post(path, "/end", b"", patience)
     return digest.hexdigest()
