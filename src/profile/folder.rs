@@ -85,16 +85,18 @@ impl Folder {
 
     /// A folder inside, made if it is not there.
     pub(super) fn make(&self, name: &str) -> Result<Self> {
-        if let Some(folder) = self.sub(name)? {
-            return Ok(folder);
-        }
         let path = self.path.join(name);
-        match rustix::fs::mkdirat(&self.fd, name, FOLDER_MODE) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(err) => return Err(StoreError::io("create folder", path, err)),
+        // Whoever forgets a function may remove it as soon as it is there.
+        for _ in 0..ATTEMPTS {
+            if let Some(folder) = self.sub(name)? {
+                return Ok(folder);
+            }
+            match rustix::fs::mkdirat(&self.fd, name, FOLDER_MODE) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(err) => return Err(StoreError::io("create folder", path, err)),
+            }
         }
-        self.sub(name)?
-            .ok_or_else(|| StoreError::io("open folder", path, Errno::NOENT))
+        Err(StoreError::Busy(path))
     }
 
     fn opened(fd: rustix::io::Result<OwnedFd>, path: &Path) -> Result<Option<Self>> {

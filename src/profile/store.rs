@@ -37,9 +37,6 @@ pub(super) const MOST_TRACE: u64 = 256 << 20;
 /// So many unusable files are kept of each name; a further one replaces the last of them.
 const MOST_BAD: u32 = 3;
 
-/// How often a folder may be removed by others before it is locked.
-const ATTEMPTS: u32 = 16;
-
 /// The profile store.
 #[derive(Debug)]
 pub struct Store {
@@ -48,6 +45,9 @@ pub struct Store {
     /// Whether it was said that the store cannot be used: once is enough.
     warned: AtomicBool,
 }
+
+/// How often a folder may be removed by others before it is locked.
+const ATTEMPTS: u32 = 16;
 
 /// What [`Store::add`] has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
