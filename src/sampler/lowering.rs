@@ -31,6 +31,8 @@ pub(super) struct Limit {
     applied: AtomicU64,
     /// How many jobs are on their way.
     pending: AtomicU32,
+    /// How many of them change the limit.
+    lowering: AtomicU32,
     /// Whether the kernel refused.
     refused: AtomicBool,
     publish: Option<Publish>,
@@ -68,11 +70,13 @@ impl Lowering {
             .stack_size(128 << 10)
             .spawn(move || {
                 for (limit, job) in receiver {
+                    let lowers = u32::from(matches!(job, Job::Lower));
                     let work = std::panic::AssertUnwindSafe(|| limit.work(job, &waker));
                     if std::panic::catch_unwind(work).is_err() {
                         tracing::error!("lowering a limit panicked");
                         limit.refused.store(true, Ordering::SeqCst);
                     }
+                    limit.lowering.fetch_sub(lowers, Ordering::SeqCst);
                     limit.pending.fetch_sub(1, Ordering::SeqCst);
                 }
             })
@@ -82,8 +86,11 @@ impl Lowering {
 
     fn send(&self, limit: &Arc<Limit>, job: Job) {
         limit.pending.fetch_add(1, Ordering::SeqCst);
+        let lowers = u32::from(matches!(job, Job::Lower));
+        limit.lowering.fetch_add(lowers, Ordering::SeqCst);
         if self.0.send((Arc::clone(limit), job)).is_err() {
             limit.pending.fetch_sub(1, Ordering::SeqCst);
+            limit.lowering.fetch_sub(lowers, Ordering::SeqCst);
         }
     }
 
@@ -119,6 +126,7 @@ impl Limit {
             wanted: AtomicU64::new(DECLARED),
             applied: AtomicU64::new(DECLARED),
             pending: AtomicU32::new(0),
+            lowering: AtomicU32::new(0),
             refused: AtomicBool::new(false),
             publish,
         }
@@ -141,6 +149,11 @@ impl Limit {
     /// Whether nothing is on its way.
     pub(super) fn is_at_rest(&self) -> bool {
         self.pending.load(Ordering::SeqCst) == 0
+    }
+
+    /// Whether the other thread may still write the limit.
+    pub(super) fn is_being_lowered(&self) -> bool {
+        self.lowering.load(Ordering::SeqCst) > 0
     }
 
     /// Whether the kernel has refused since this was last asked.

@@ -319,10 +319,13 @@ impl Thread {
                 self.waiting.remove(&key);
             }
             Message::Hold(key, held) => {
-                if let Some((run, hands)) = self.running.get_mut(&key).zip(self.hands.as_mut()) {
-                    run.hold(hands);
+                match self.running.get_mut(&key).zip(self.hands.as_mut()) {
+                    Some((run, hands)) => run.hold(hands, Some(held)),
+                    // There is nothing to raise.
+                    None => {
+                        let _ = held.send(());
+                    }
                 }
-                let _ = held.send(());
             }
             Message::Release(key) => {
                 if let Some((run, hands)) = self.running.get_mut(&key).zip(self.hands.as_mut()) {
@@ -409,7 +412,7 @@ impl Thread {
     fn replace_guardian(&mut self) {
         let Some(hands) = &mut self.hands else { return };
         for run in self.running.values_mut() {
-            run.hold(hands);
+            run.hold(hands, None);
         }
         tracing::warn!("the guardian of limits is gone: another one is started");
         let again = crate::guardian::Guardian::start().and_then(|guardian| {

@@ -132,9 +132,14 @@ impl Run {
     }
 
     /// Raises the grant to the ceiling until it is released.
-    pub(super) fn hold(&mut self, hands: &Hands) {
-        if let Some(tuning) = &mut self.tuning {
-            tuning.hold(hands);
+    pub(super) fn hold(&mut self, hands: &Hands, held: Option<oneshot::Sender<()>>) {
+        match (&mut self.tuning, held) {
+            (Some(tuning), held) => tuning.hold(hands, held),
+            // There is nothing to raise.
+            (None, Some(held)) => {
+                let _ = held.send(());
+            }
+            (None, None) => {}
         }
     }
 

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use super::Edge;
 use super::lowering::{Limit, Lowering, Publish};
 use crate::guardian::Guardian;
@@ -58,6 +60,8 @@ pub(super) struct Tuning {
     /// Whether page cache can be dropped and nothing else: cgroup v1 would swap out too.
     drops_cache: bool,
     alarms: Alarms,
+    /// Who waits for the ceiling.
+    holders: Vec<oneshot::Sender<()>>,
     recorded: Option<MemoryLimit>,
     told: Option<(Duration, Option<Bytes>)>,
     times_met: u64,
@@ -83,14 +87,15 @@ impl Tuning {
         let lowering = Lever::open(cgroup).map_err(|err| chain(&err))?;
         let mut declared = lever.get().map_err(|err| chain(&err))?;
         let oom_killer = lever.has_oom_killer().map_err(|err| chain(&err))?;
+        // Nothing is lowered that nobody watches over.
+        hands.guardian.guard(key, &lever, declared, oom_killer)?;
         if let Some(lowered) = plan.lowered {
             declared = i64::try_from(lowered.get()).map_or(MemoryLimit::None, MemoryLimit::Bytes);
             lever.set(declared).map_err(|err| chain(&err))?;
             // In whole pages.
             declared = lever.get().map_err(|err| chain(&err))?;
+            hands.guardian.ceiling(key, declared)?;
         }
-        // Nothing is lowered that nobody watches over.
-        hands.guardian.guard(key, &lever, declared, oom_killer)?;
         let met = met(cgroup.version, meter);
         Ok(Self {
             key,
@@ -107,6 +112,7 @@ impl Tuning {
             )),
             drops_cache: cgroup.version == Version::V2 || !crate::kernel::has_swap(),
             alarms: Alarms::new(plan.largest.unwrap_or_default()),
+            holders: Vec::new(),
             recorded: None,
             told: None,
             times_met: 0,
@@ -132,6 +138,7 @@ impl Tuning {
         hands: &Hands,
     ) {
         let at = sample.at;
+        self.tell_holders();
         if self.limit.was_refused() {
             let grant = self.guard.refused(at);
             self.apply(grant, hands, false);
@@ -173,10 +180,22 @@ impl Tuning {
         self.record(sample);
     }
 
-    /// Raises to the ceiling for whoever is about to change the container.
-    pub(super) fn hold(&mut self, hands: &Hands) {
+    /// Raises to the ceiling for whoever is about to change the container; they are told once nothing of ours can write
+    /// the limit any more.
+    pub(super) fn hold(&mut self, hands: &Hands, held: Option<oneshot::Sender<()>>) {
         let grant = self.guard.hold();
         self.apply(grant, hands, false);
+        self.holders.extend(held);
+        self.tell_holders();
+    }
+
+    fn tell_holders(&mut self) {
+        if !self.limit.is_being_lowered() {
+            for held in self.holders.drain(..) {
+                // Whoever asked may not want to know any more.
+                let _ = held.send(());
+            }
+        }
     }
 
     /// Ends a hold: the limit in force is the declared one now.
@@ -189,6 +208,12 @@ impl Tuning {
         meter: &Meter,
         hands: &mut Hands,
     ) -> Result<(), String> {
+        if self.guard.is_aside() || self.limit.is_being_lowered() {
+            // What is in force is not what anybody declared.
+            self.guard
+                .release(at, self.guard.ceiling(), self.limit.declared());
+            return Ok(());
+        }
         let declared = self.lever.get().map_err(|err| chain(&err))?;
         let hard = meter.limits().0;
         if self.version == Version::V2 && declared != self.limit.declared() {
