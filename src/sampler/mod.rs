@@ -156,6 +156,7 @@ impl Sampler {
             running: BTreeMap::new(),
             hands: None,
             writing: None,
+            guardian_due: Duration::ZERO,
             priority,
         };
         let thread = std::thread::Builder::new()
@@ -258,8 +259,13 @@ struct Thread {
     hands: Option<Hands>,
     /// The same. Behind `running`: it ends after all traces.
     writing: Option<Writing>,
+    /// When the guardian is to be seen to.
+    guardian_due: Duration,
     priority: Priority,
 }
+
+/// How often the guardian gets a sign of life, and is looked after: not at every look, for that costs a system call.
+const GUARDIAN_EVERY: Duration = Duration::from_millis(50);
 
 impl Thread {
     fn run(&mut self) {
@@ -391,7 +397,10 @@ impl Thread {
 
     fn look(&mut self) {
         let now = self.epoch.elapsed();
-        if let Some(hands) = &mut self.hands {
+        if let Some(hands) = &mut self.hands
+            && now >= self.guardian_due
+        {
+            self.guardian_due = now + GUARDIAN_EVERY;
             hands.guardian.beat();
             if !hands.guardian.is_alive() {
                 self.replace_guardian();
