@@ -10,6 +10,7 @@ mod explain;
 mod log;
 mod output;
 mod picture;
+mod placement;
 mod plot;
 mod profile;
 mod trace;
@@ -20,6 +21,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches};
+use serde_json::Value;
 
 use crate::config::{Config, ConfigError, Mode, SystemdCgroup, main_file};
 use crate::control;
@@ -213,7 +215,11 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
             let (id, options) = verb
                 .options(systemd)
                 .map_err(|err| prefixed(&prefix, &err, 1))?;
-            runtime::create(&store, &id, &options).map_err(|err| prefixed(&prefix, &err, 1))?;
+            let place = |spec: &mut Value| crate::placement::place(config, &root, &id, spec);
+            runtime::create(&store, &id, &options, &place).map_err(|err| {
+                leave_weights(&store, &root, &id);
+                prefixed(&prefix, &err, 1)
+            })?;
         }
         Verb::Run(verb) => {
             let prefix = format!("{program} run failed");
@@ -222,8 +228,10 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
                 .create
                 .options(systemd)
                 .map_err(|err| prefixed(&prefix, &err, 1))?;
-            let code = runtime::run(&store, &id, &options, verb.detach, verb.keep)
-                .map_err(|err| prefixed(&prefix, &err, 1))?;
+            let place = |spec: &mut Value| crate::placement::place(config, &root, &id, spec);
+            let code = runtime::run(&store, &id, &options, &place, verb.detach, verb.keep);
+            leave_weights(&store, &root, &id);
+            let code = code.map_err(|err| prefixed(&prefix, &err, 1))?;
             return Ok(exit_code(code));
         }
         Verb::Exec(verb) => {
@@ -240,6 +248,7 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
             return Ok(exit_code(code));
         }
         Verb::Start(verb) => {
+            crate::placement::sweep();
             let container = load(&verb.id)?;
             let is_ours = !args.observed && nix::unistd::geteuid().is_root();
             if is_ours {
@@ -257,6 +266,7 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
             let id: ContainerId = verb.id.parse().map_err(RuntimeError::InvalidId)?;
             let _hold = hold(&id);
             runtime::delete(&store, &id, verb.force)?;
+            crate::placement::forget(&root, &id);
             if !args.observed {
                 control::forget(&id, &root);
             }
@@ -310,6 +320,11 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
             let roots = explain::Roots { given, usual: root };
             explain::run(&verb, &roots, config)?;
         }
+        Verb::Placement(verb) => {
+            let given = args.root.as_ref().map(|_| root.clone());
+            placement::run(&verb, &explain::Roots { given, usual: root })?;
+        }
+        Verb::Weights(verb) => placement::weights(&verb)?,
         Verb::Cost(verb) => cost::run(&verb, config)?,
         Verb::Profile(verb) => return profile::run(&verb, config),
         Verb::Trace(verb) => trace::run(
@@ -329,6 +344,13 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
         Verb::Man(verb) => output::man_pages(&command(program), &verb.folder)?,
     }
     Ok(0)
+}
+
+/// A container that was not created, or that has ended and was removed, relies on no weights.
+fn leave_weights(store: &Store, root: &Path, id: &ContainerId) {
+    if matches!(store.load(id), Err(RuntimeError::NotFound)) {
+        crate::placement::forget(root, id);
+    }
 }
 
 /// Tells something to whoever looks after a container.

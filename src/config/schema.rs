@@ -8,6 +8,7 @@ use toml::Value;
 
 use super::functions::FunctionTable;
 use super::{Mode, Origin, Setting, values};
+use crate::model::placement::PlacementPolicy;
 use crate::model::{Bytes, Priority, duration};
 use crate::policy::identity::{PREFIX, Trusted};
 
@@ -23,7 +24,7 @@ pub struct OptionInfo {
 }
 
 /// All options but those of single functions, which are [`FUNCTION_OPTIONS`](super::FUNCTION_OPTIONS).
-pub const OPTIONS: [OptionInfo; 16] = [
+pub const OPTIONS: [OptionInfo; 19] = [
     OptionInfo {
         key: "runtime.root",
         values: "an absolute path",
@@ -101,6 +102,23 @@ pub const OPTIONS: [OptionInfo; 16] = [
                   counts.",
     },
     OptionInfo {
+        key: "placement.policy",
+        values: values::PLACEMENT,
+        meaning: "Where the memory of containers is to lie on a host with local and remote memory. off: where the kernel \
+                  puts it. interleave=L:R: L parts local, R parts remote.",
+    },
+    OptionInfo {
+        key: "placement.bandwidth",
+        values: values::LARGE_SIZE,
+        meaning: "At most so much is moved per second for one container whose memory does not lie as it should.",
+    },
+    OptionInfo {
+        key: "weights.own",
+        values: values::SWITCH,
+        meaning: "Whether the interleave weights of the host may be set while containers need them. They are one table \
+                  for the whole host, and given back with the last such container.",
+    },
+    OptionInfo {
         key: "profile.folder",
         values: "an absolute path",
         meaning: "Where traces and profiles of functions lie.",
@@ -176,6 +194,12 @@ pub struct Config {
     pub memory_annotations: Setting<Vec<String>>,
     /// `memory.environment`.
     pub memory_environment: Setting<Vec<String>>,
+    /// `placement.policy`.
+    pub placement_policy: Setting<PlacementPolicy>,
+    /// `placement.bandwidth`, per second.
+    pub placement_bandwidth: Setting<Bytes>,
+    /// `weights.own`.
+    pub weights_own: Setting<bool>,
     /// `profile.folder`.
     pub profile_folder: Setting<PathBuf>,
     /// `profile.keep-traces`.
@@ -192,6 +216,9 @@ const DEFAULT_STEP: Bytes = Bytes::new(1 << 20);
 
 /// `memory.pad`: what small functions may be granted beyond their use.
 const DEFAULT_PAD: Bytes = Bytes::new(8 << 20);
+
+/// `placement.bandwidth`: a small share of what any memory does.
+const DEFAULT_BANDWIDTH: Bytes = Bytes::new(200 << 20);
 
 /// Where traces and profiles lie.
 const DEFAULT_PROFILES: &str = "/var/lib/elastic-mem";
@@ -214,6 +241,9 @@ impl Default for Config {
             memory_priority: Setting::default(Priority::Normal),
             memory_annotations: Setting::default(trusted.annotations),
             memory_environment: Setting::default(trusted.environment),
+            placement_policy: Setting::default(PlacementPolicy::Off),
+            placement_bandwidth: Setting::default(DEFAULT_BANDWIDTH),
+            weights_own: Setting::default(false),
             profile_folder: Setting::default(PathBuf::from(DEFAULT_PROFILES)),
             keep_traces: Setting::default(20),
             functions: BTreeMap::new(),
@@ -311,6 +341,15 @@ impl Config {
                 values::list(&self.memory_environment.value),
                 &self.memory_environment.origin,
             ),
+            (
+                self.placement_policy.value.to_string(),
+                &self.placement_policy.origin,
+            ),
+            (
+                self.placement_bandwidth.value.to_text(),
+                &self.placement_bandwidth.origin,
+            ),
+            (self.weights_own.value.to_string(), &self.weights_own.origin),
             (
                 self.profile_folder.value.display().to_string(),
                 &self.profile_folder.origin,
@@ -412,6 +451,18 @@ pub(super) fn set(
         "memory.environment" => {
             let value = values::variables(value).ok_or(wrong)?;
             config.memory_environment = Setting { value, origin };
+        }
+        "placement.policy" => {
+            let value = values::placement(value).ok_or(wrong)?;
+            config.placement_policy = Setting { value, origin };
+        }
+        "placement.bandwidth" => {
+            let value = values::large_size(value).ok_or(wrong)?;
+            config.placement_bandwidth = Setting { value, origin };
+        }
+        "weights.own" => {
+            let value = value.as_bool().ok_or(wrong)?;
+            config.weights_own = Setting { value, origin };
         }
         "profile.folder" => {
             let value = values::path(value).ok_or(wrong)?;

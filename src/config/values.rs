@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use toml::Value;
 
+use crate::model::placement::{LocalRatio, PlacementPolicy};
 use crate::model::{Bytes, ClassName, Mode, Priority, duration};
 use crate::policy::identity::ANNOTATIONS;
 use crate::policy::settings::{LEAST, SLO_MILLIS};
@@ -31,6 +32,11 @@ pub(super) const SETTLE: &str = "a duration from 1ms to 1h";
 pub(super) const HOLD: &str = "a duration from 100ms to 1h";
 /// What a key of a switch can take.
 pub(super) const SWITCH: &str = "true or false";
+/// What a key of a placement can take.
+pub(super) const PLACEMENT: &str =
+    "\"off\", \"local\", \"remote\" or \"interleave=L:R\" with numbers from 0 to 255";
+/// What a key of a local ratio can take.
+pub(super) const RATIO: &str = "a number from 0 to 1";
 
 const STEPS: RangeInclusive<Bytes> = Bytes::new(4 << 10)..=Bytes::new(1 << 30);
 const LEADS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
@@ -89,6 +95,18 @@ pub(super) fn settle(value: &Value) -> Option<Duration> {
 
 pub(super) fn hold(value: &Value) -> Option<Duration> {
     time(value, &HOLDS)
+}
+
+pub(super) fn placement(value: &Value) -> Option<PlacementPolicy> {
+    value.as_str()?.parse().ok()
+}
+
+pub(super) fn ratio(value: &Value) -> Option<LocalRatio> {
+    match value {
+        Value::Integer(whole) => whole.to_string().parse().ok(),
+        Value::Float(ratio) => LocalRatio::try_from(*ratio).ok(),
+        _ => None,
+    }
 }
 
 pub(super) fn priority(value: &Value) -> Option<Priority> {

@@ -93,6 +93,8 @@ fn look_after(
         cgroup: cgroup.clone(),
         context,
         plan: plan.mode.grants().then_some(plan),
+        placement: container.state.placement.clone(),
+        tell: Some(control::tell(&record)),
         publish: Some(control::publish(&record)),
     });
     let tuned = Tuned {

@@ -31,6 +31,11 @@ pub const CEILING: &str = "elastic-mem.io/ceiling";
 /// Annotation with a higher floor.
 pub const FLOOR: &str = "elastic-mem.io/floor";
 
+/// Annotation with the local ratio.
+pub const LOCAL_RATIO: &str = "elastic-mem.io/local-ratio";
+/// Annotation with the placement.
+pub const PLACEMENT: &str = "elastic-mem.io/placement";
+
 /// All keys of annotations, without [`PREFIX`].
 pub const ANNOTATIONS: [&str; 9] = [
     "function",

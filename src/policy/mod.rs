@@ -5,6 +5,7 @@
 
 pub mod identity;
 pub mod learn;
+pub mod placement;
 pub mod plan;
 pub mod settings;
 pub mod step;

@@ -16,6 +16,7 @@ use crate::config::{Config, Mode, main_file};
 use crate::control::{self, Folder};
 use crate::grant::{self, Prepared};
 use crate::kernel::cgroup::Cgroup;
+use crate::model::placement::Placement;
 use crate::policy::identity::Facts;
 use crate::profile::{Store, StoreError};
 use crate::runtime::chain;
@@ -67,6 +68,7 @@ impl Observer {
         bundle: &Bundle,
         facts: &Facts<'_>,
         cgroup: &Cgroup,
+        placement: Option<&Placement>,
         config: &Config,
         folder: &Folder,
     ) -> Observed {
@@ -90,6 +92,8 @@ impl Observer {
                 cgroup: cgroup.clone(),
                 context,
                 plan: mode.grants().then_some(plan),
+                placement: placement.cloned(),
+                tell: Some(control::tell(folder)),
                 publish: Some(control::publish(folder)),
             })
         });

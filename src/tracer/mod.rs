@@ -231,6 +231,8 @@ impl Tracer {
             cgroup: found.cgroup.clone(),
             context: context.clone(),
             plan: None,
+            placement: None,
+            tell: None,
             publish: None,
         });
         let _granted = watched.started();

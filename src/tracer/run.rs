@@ -147,6 +147,8 @@ impl Tracer {
             cgroup: cgroup.clone(),
             context,
             plan: grants.then_some(plan),
+            placement: container.state.placement.clone(),
+            tell: None,
             publish: None,
         });
         // Without grants the first sample is taken while the program is let go.

@@ -5,6 +5,7 @@ mod control;
 mod cost;
 mod exec;
 mod explain;
+pub(super) mod placement;
 mod plot;
 pub(super) mod profile;
 mod trace;
@@ -27,6 +28,7 @@ pub(super) use control::{Addressee, Bind, Phase};
 pub(super) use cost::{Cost, Measured};
 pub(super) use exec::Exec;
 pub(super) use explain::Explain;
+use placement::{Placement, Weights};
 pub(super) use plot::{
     Files as PlotFiles, Hull as PlotHull, Inputs as PlotInputs, Kind as PlotKind, Plot,
     Run as PlotRun, Target,
@@ -154,6 +156,10 @@ pub(super) enum Verb {
     Config(Config),
     /// Tell what is done with the memory of a container, and why
     Explain(Explain),
+    /// Tell where the memory of a container lies, and where it should
+    Placement(Placement),
+    /// Show, set and release the interleave weights of the host
+    Weights(Weights),
     /// Compute what a function costs at providers, and how much of it is wasted
     Cost(Box<Cost>),
     /// Look at and change what is known of functions

@@ -1,6 +1,6 @@
 //! `explain`: what is to be done with the memory of a container, why, and how it stands.
 
-mod find;
+pub(super) mod find;
 mod form;
 
 use std::collections::BTreeMap;
@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::grant::{self, Declared, Described};
 use crate::kernel::cgroup::{Cgroup, Meter, Version};
 use crate::kernel::reason;
+use crate::model::placement::Placement;
 use crate::model::plan::Plan;
 use crate::model::{Bytes, ContainerId, FunctionKey, MemoryLimit, Mode};
 use crate::policy::identity::INPUT_BYTES_FEATURE;
@@ -35,6 +36,8 @@ struct Explained {
     function: FunctionKey,
     /// None of what holds the namespaces of a pod.
     plan: Option<Plan>,
+    /// None if its memory is not to be placed.
+    placement: Option<Placement>,
     /// None of a bundle, and of a container that has ended.
     state: Option<State>,
 }
@@ -154,6 +157,7 @@ fn of_container(found: Found, config: &Config) -> Result<Explained, Failure> {
         config,
     };
     let mut explained = explain(&subject);
+    let placement = container.state.placement.clone();
     let known = match cgroup.version {
         Version::V1 => record.as_ref().map(|record| record.ceiling),
         // Nobody but the engine changes it.
@@ -164,6 +168,8 @@ fn of_container(found: Found, config: &Config) -> Result<Explained, Failure> {
         subject.declared.limit = known;
         explained = explain(&subject);
     }
+    // As it was decided then.
+    explained.placement = placement;
     let ceiling = explained.ceiling().or(subject.declared.limit);
     explained.state = meter.and_then(|meter| {
         let (limit, high) = meter.limits();
@@ -218,22 +224,25 @@ fn explain(subject: &Subject<'_>) -> Explained {
         .map(|bytes| (INPUT_BYTES_FEATURE.to_owned(), bytes))
         .into_iter()
         .collect();
-    let plan = (!facts.is_sandbox()).then(|| {
+    let (mut plan, mut placement) = (None, None);
+    if !facts.is_sandbox() {
         let settings = grant::settings(config, &function, &facts);
-        grant::plan_for(
+        placement = crate::placement::preview(config, &settings, subject.spec);
+        plan = Some(grant::plan_for(
             config,
             &function,
             &settings,
             &features,
             subject.declared,
             subject.cgroup,
-        )
-    });
+        ));
+    }
     Explained {
         id: subject.id.to_owned(),
         namespace: subject.namespace.to_owned(),
         function,
         plan,
+        placement,
         state: None,
     }
 }
