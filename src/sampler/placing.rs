@@ -255,6 +255,7 @@ impl Task {
         }
         self.waits = 0;
         self.placed.searches += 1;
+        self.placed.why = None;
         self.gained = 0;
         let units = match self.units() {
             Ok(units) => units,

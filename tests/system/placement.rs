@@ -193,9 +193,16 @@ fn a_ratio_that_the_weights_do_not_give_is_reached_with_the_fewest_moves_and_the
                 "{least} pages were enough: {found}"
             );
             // At the target it is looked at, and nothing else.
-            let looks = found["moved"].clone();
+            let done = |found: &Value| {
+                [
+                    found["moved"]["searches"].clone(),
+                    found["moved"]["moved"].clone(),
+                ]
+            };
             std::thread::sleep(Duration::from_secs(4));
-            assert_eq!(placement(c)["moved"], looks);
+            let later = placement(c);
+            assert_eq!(done(&later), done(&found), "{later}");
+            assert_eq!(later["moved"].get("why"), None, "{later}");
             c.ok("delete --force ID");
         });
     }

@@ -59,7 +59,7 @@ FEW_VERBS = Group(
 NODES = Group("system", ("nodes::", "tiers::"))
 PLACEMENT = Group("system", ("placement::",))
 # Those that do not wait for pages to be moved.
-FEW_PLACEMENT = Group("system", ("placement::i", "placement::an_exec"))
+FEW_PLACEMENT = Group("system", ("placement::i7_weights_are", "placement::an_exec"))
 # Under emulation nothing can run from the memory of a CXL device: each instruction there costs microseconds.
 CXL = Group("system", ("tiers::", "nodes::a_node_that"))
 SYSTEMD = Group("system", ("systemd::", "devices::rules_hold"))
