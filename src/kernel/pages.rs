@@ -83,16 +83,15 @@ fn range(line: &str) -> Option<Area> {
     })
 }
 
-/// The addresses of the anonymous pages of an area that are there, in order.
+/// Goes through the addresses of the anonymous pages of an area that are there, in order, until `visit` wants no more.
 ///
 /// # Errors
 /// `Io`: the process is gone, or we may not look.
-pub fn present(pid: i32, area: &Area) -> Result<Vec<u64>> {
+pub fn present(pid: i32, area: &Area, mut visit: impl FnMut(u64) -> bool) -> Result<()> {
     let path = file(pid, "pagemap");
     let fail = |err| KernelError::io("read", &path, err);
     let map = File::open(&path).map_err(fail)?;
     let size = size();
-    let mut found = Vec::new();
     let mut page = area.start / size;
     let last = area.end / size;
     let mut buffer = vec![0; usize::try_from(AT_ONCE * ENTRY).unwrap_or_default()];
@@ -106,13 +105,13 @@ pub fn present(pid: i32, area: &Area) -> Result<Vec<u64>> {
         }
         for entry in entries {
             let entry = u64::from_ne_bytes(entry.try_into().unwrap_or_default());
-            if entry & PRESENT != 0 && entry & OF_FILE == 0 {
-                found.push(page * size);
+            if entry & PRESENT != 0 && entry & OF_FILE == 0 && !visit(page * size) {
+                return Ok(());
             }
             page += 1;
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -153,7 +152,19 @@ mod tests {
         let pid = std::process::id().cast_signed();
         let inside = |area: &Area| area.start <= start && start < area.end;
         let area = areas(pid).unwrap().into_iter().find(inside).unwrap();
-        let here = present(pid, &area).unwrap();
+        let mut here = Vec::new();
+        present(pid, &area, |page| {
+            here.push(page);
+            true
+        })
+        .unwrap();
+        let mut visits = 0;
+        present(pid, &area, |_| {
+            visits += 1;
+            visits < 3
+        })
+        .unwrap();
+        assert_eq!(visits, 3);
         let mine = here
             .iter()
             .filter(|page| **page >= start && **page < start + 64 * size);

@@ -34,6 +34,8 @@ const FIRST: usize = 16;
 const MOST: usize = 4096;
 /// Addresses that the kernel is asked about at once.
 const ASKED: usize = 16_384;
+/// Pages that are looked for at once, so that little memory is needed: what is beyond is the next part, with the same ratio.
+const MOST_PAGES: u64 = 65_536;
 /// Pages of a huge page.
 const HUGE: usize = 512;
 /// Containers with less than this have no ratio that could be held.
@@ -161,6 +163,8 @@ struct Task {
     told: Placed,
     /// Moved since the last search.
     gained: u64,
+    /// Pages of the parts that were looked for in this round.
+    done: u64,
     /// Its memory at the last look.
     size_then: u64,
     /// How often it was waited for its memory to settle.
@@ -197,6 +201,7 @@ impl Task {
             placed: Placed::default(),
             told: Placed::default(),
             gained: 0,
+            done: 0,
             size_then: 0,
             waits: 0,
         })
@@ -272,29 +277,39 @@ impl Task {
         };
         self.queue = moves(&units, &goal).into();
         if self.queue.is_empty() {
+            if self.done > 0 {
+                // Another part.
+                return SOON;
+            }
             self.placed.why = Some("its pages cannot be divided any finer".to_owned());
             return LATER;
         }
         Duration::ZERO
     }
 
-    /// All anonymous pages of all its processes, and where they lie.
-    fn units(&self) -> Result<Vec<Unit>, String> {
+    /// Anonymous pages of all its processes, and where they lie: those of the next part of its memory, if it is large.
+    fn units(&mut self) -> Result<Vec<Unit>, String> {
         let processes = self
             .cgroup
             .processes()
             .map_err(|err| crate::runtime::chain(&err))?;
-        let mut units = Vec::new();
-        let mut failure = None;
+        let mut search = Search {
+            skip: self.done,
+            room: MOST_PAGES,
+            units: Vec::new(),
+            failure: None,
+        };
         for process in processes {
-            // It may have ended meanwhile.
-            if let Err(reason) = units_of(process, &mut units) {
-                failure = Some(reason);
-            }
+            search.process(process);
         }
-        match (units.is_empty(), failure) {
+        self.done = match search.room == 0 {
+            // There may be more.
+            true => self.done.saturating_add(MOST_PAGES),
+            false => 0,
+        };
+        match (search.units.is_empty(), search.failure) {
             (true, Some(reason)) => Err(reason),
-            _ => Ok(units),
+            _ => Ok(search.units),
         }
     }
 
@@ -390,34 +405,64 @@ impl Task {
     }
 }
 
-/// The anonymous pages of a process; those that may be a huge page together as one.
-fn units_of(process: i32, units: &mut Vec<Unit>) -> Result<(), String> {
-    let size = pages::size();
-    let fail = |err: crate::kernel::KernelError| crate::runtime::chain(&err);
-    for area in pages::areas(process).map_err(fail)? {
-        let here = pages::present(process, &area).map_err(fail)?;
+/// A search for pages.
+struct Search {
+    /// So many pages are passed by first.
+    skip: u64,
+    /// And so many are looked at.
+    room: u64,
+    units: Vec<Unit>,
+    /// Why a process could not be looked at; it may have ended.
+    failure: Option<String>,
+}
+
+impl Search {
+    /// The anonymous pages of a process; those that may be a huge page together as one.
+    fn process(&mut self, process: i32) {
+        let areas = pages::areas(process).map_err(|err| crate::runtime::chain(&err));
+        let done =
+            areas.and_then(|areas| areas.iter().try_for_each(|area| self.area(process, area)));
+        if let Err(reason) = done {
+            self.failure = Some(reason);
+        }
+    }
+
+    fn area(&mut self, process: i32, area: &pages::Area) -> Result<(), String> {
+        if self.room == 0 {
+            return Ok(());
+        }
+        let size = pages::size();
+        let mut here = Vec::new();
+        pages::present(process, area, |address| {
+            if let Some(left) = self.skip.checked_sub(1) {
+                self.skip = left;
+            } else if let Some(left) = self.room.checked_sub(1) {
+                self.room = left;
+                here.push(address);
+            }
+            self.room > 0
+        })
+        .map_err(|err| crate::runtime::chain(&err))?;
+        let mut found = Vec::with_capacity(here.len());
         for part in here.chunks(ASKED) {
             let nodes = numa::nodes_of(process, part).map_err(|err| crate::kernel::reason(&err))?;
-            let mut found: Vec<Unit> = part
-                .iter()
-                .zip(nodes)
-                .filter_map(|(address, placed)| match placed {
-                    numa::Placed::On(node) => Some(Unit {
+            for (address, placed) in part.iter().zip(nodes) {
+                if let numa::Placed::On(node) = placed {
+                    found.push(Unit {
                         process,
                         page: address / size,
                         pages: 1,
                         node,
-                    }),
-                    numa::Placed::Not(_) => None,
-                })
-                .collect();
-            if area.has_huge {
-                found = joined(&found);
+                    });
+                }
             }
-            units.append(&mut found);
         }
+        if area.has_huge {
+            found = joined(&found);
+        }
+        self.units.append(&mut found);
+        Ok(())
     }
-    Ok(())
 }
 
 /// Pages that are as many as a huge page has, lie as one does, and on one node, are one unit: they may be one, and then
@@ -470,6 +515,38 @@ mod tests {
         // One missing too.
         pages.remove(100);
         assert!(joined(&pages).iter().all(|unit| unit.pages == 1));
+    }
+
+    #[test]
+    fn a_large_process_is_searched_part_by_part() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let process = child.id().cast_signed();
+        let sleeps = || crate::kernel::process::stat(process).is_ok_and(|stat| stat.state == 'S');
+        while !sleeps() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let part = |skip| {
+            let mut search = Search {
+                skip,
+                room: 8,
+                units: Vec::new(),
+                failure: None,
+            };
+            search.process(process);
+            assert_eq!((search.room, search.failure), (0, None));
+            search.units
+        };
+        let (first, second) = (part(0), part(8));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!first.is_empty() && !second.is_empty());
+        assert!(
+            second.iter().all(|unit| !first.contains(unit)),
+            "{first:?} {second:?}"
+        );
     }
 
     #[test]
