@@ -10,8 +10,9 @@ use std::error::Error;
 use std::time::Duration;
 
 use elastic_mem::model::Bytes;
+use elastic_mem::model::placed::Measured;
 use elastic_mem::model::placement::LocalRatio;
-use elastic_mem::policy::pareto::{Choice, Outcome, Rules, Slo, choose, explore, fewest_runs};
+use elastic_mem::policy::pareto::{Choice, MOST_ALIKE, Rules, Slo, choose, explore, fewest_runs};
 
 const QUANTILE: f64 = 0.95;
 /// Of the quantile with local memory alone.
@@ -39,6 +40,37 @@ enum Policy {
     Adaptive,
     /// Nothing was: it learns from requests alone.
     Learning,
+}
+
+/// One run.
+struct Outcome {
+    ratio: LocalRatio,
+    latency: Duration,
+    local: Bytes,
+}
+
+/// What was seen so far, from remote to local.
+#[derive(Default)]
+struct Seen(Vec<Measured>);
+
+impl Seen {
+    fn add(&mut self, outcome: &Outcome) {
+        let at = self.0.partition_point(|one| one.ratio < outcome.ratio);
+        if self.0.get(at).is_none_or(|one| one.ratio != outcome.ratio) {
+            let new = Measured {
+                ratio: outcome.ratio,
+                local: outcome.local,
+                latencies: Vec::new(),
+            };
+            self.0.insert(at, new);
+        }
+        let latencies = &mut self.0[at].latencies;
+        latencies.push(outcome.latency);
+        // As the store keeps them.
+        if latencies.len() > MOST_ALIKE {
+            latencies.remove(0);
+        }
+    }
 }
 
 /// A generator of numbers (Steele et al., Fast splittable pseudorandom number generators, OOPSLA 2014).
@@ -170,7 +202,7 @@ fn serve(
     let rules = Rules::default();
     // The same luck for each policy.
     let mut random = Random(seed ^ 0x5eed);
-    let mut seen: Vec<Outcome> = Vec::new();
+    let mut seen = Seen::default();
     let measured: &[u64] = match policy {
         Policy::Adrias => &[100, 0],
         Policy::Adaptive => &STEPS,
@@ -179,7 +211,7 @@ fn serve(
     let mut before = Random(seed ^ 0xbef0);
     for percent in measured {
         for _ in 0..fewest_runs(QUANTILE, rules.confidence) {
-            seen.push(function.run(ratio(*percent), function.luck(&mut before)));
+            seen.add(&function.run(ratio(*percent), function.luck(&mut before)));
         }
     }
     let (mut over, mut local, mut all_local) = (0, 0.0, 0.0);
@@ -190,7 +222,7 @@ fn serve(
     };
     for number in 0..requests {
         if number % EVERY == 0 {
-            let choice = |seen: &[Outcome]| -> Choice { choose(seen, slo, &rules) };
+            let choice = |seen: &Seen| -> Choice { choose(&seen.0, slo, &rules) };
             chosen = match policy {
                 Policy::Static(percent) => ratio(*percent),
                 Policy::Adrias | Policy::Adaptive => choice(&seen).ratio,
@@ -203,7 +235,7 @@ fn serve(
         local += bytes_seconds(&outcome);
         all_local += bytes_seconds(&function.run(LocalRatio::LOCAL, luck));
         if !matches!(policy, Policy::Static(_)) {
-            seen.push(outcome);
+            seen.add(&outcome);
         }
     }
     let name = match policy {

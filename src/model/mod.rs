@@ -8,6 +8,7 @@ mod hull;
 mod id;
 mod mode;
 pub mod nodes;
+pub mod placed;
 pub mod placement;
 pub mod plan;
 mod priority;

@@ -145,6 +145,8 @@ impl Facts<'_> {
             cgroup: None,
             mode: None,
             ceiling: None,
+            local_ratio: None,
+            local_nodes: None,
         }
     }
 

@@ -320,6 +320,8 @@ impl Tracer {
             cgroup: Some(cgroup.version.number()),
             mode: Some(mode.to_string()),
             ceiling: None,
+            local_ratio: None,
+            local_nodes: None,
         })
     }
 }

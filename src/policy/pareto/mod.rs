@@ -14,29 +14,20 @@
 
 mod bound;
 mod explore;
+mod runs;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 pub use bound::{fewest_runs, upper_bound};
 pub use explore::explore;
+pub use runs::{MOST, MOST_ALIKE, PlacedRuns};
 
 use crate::model::Bytes;
+use crate::model::placed::Measured;
 use crate::model::placement::LocalRatio;
-
-/// One run with its memory placed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Outcome {
-    /// The local ratio that was held.
-    pub ratio: LocalRatio,
-    /// From the request to its answer.
-    pub latency: Duration,
-    /// Local memory, the mean over the run.
-    pub local: Bytes,
-}
 
 /// What is asked of a function.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -54,8 +45,6 @@ pub struct Rules {
     pub confidence: f64,
     /// Requests per second. Without, an instance is counted for as long as its run: as if there were always some.
     pub rate: Option<f64>,
-    /// Of each ratio so many of the newest runs count: hosts and functions change.
-    pub window: usize,
     /// How much longer than with local memory alone a run takes with remote memory alone, at the worst, before that was
     /// measured.
     pub worst: f64,
@@ -66,7 +55,6 @@ impl Default for Rules {
         Self {
             confidence: 0.9,
             rate: None,
-            window: 200,
             // The most sensitive stage of the functions of the talk: 385 % of its latency with local memory.
             worst: 3.85,
         }
@@ -167,41 +155,32 @@ pub struct Choice {
     pub points: Vec<Point>,
 }
 
-/// What is known of each ratio, from remote to local. `outcomes` are those of one function and one input class, oldest
-/// first.
+/// What is known of each ratio of one function and one input class, in the same order: from remote to local.
 ///
 /// A run is not slower for having more of its memory local: a bound that holds for a lower ratio holds for a higher one
 /// too, and the smaller of the two counts.
-pub fn points(outcomes: &[Outcome], slo: &Slo, rules: &Rules) -> Vec<Point> {
-    let mut by_ratio: BTreeMap<LocalRatio, Vec<&Outcome>> = BTreeMap::new();
-    for outcome in outcomes {
-        by_ratio.entry(outcome.ratio).or_default().push(outcome);
-    }
+pub fn points(measured: &[Measured], slo: &Slo, rules: &Rules) -> Vec<Point> {
     let mut least: Option<Duration> = None;
-    let mut points = Vec::with_capacity(by_ratio.len());
-    for (ratio, all) in by_ratio {
-        let newest = all.get(all.len().saturating_sub(rules.window)..);
-        let newest = newest.filter(|newest| !newest.is_empty());
-        let Some(newest) = newest else { continue };
-        let latencies: Vec<Duration> = newest.iter().map(|outcome| outcome.latency).collect();
-        let own = upper_bound(&latencies, slo.quantile, rules.confidence);
+    let mut points = Vec::with_capacity(measured.len());
+    for one in measured {
+        let latencies = &one.latencies;
+        let count = u32::try_from(latencies.len()).unwrap_or(u32::MAX);
+        let Some(mean) = latencies.iter().sum::<Duration>().checked_div(count) else {
+            continue;
+        };
+        let own = upper_bound(latencies, slo.quantile, rules.confidence);
         least = [own, least].into_iter().flatten().min();
-        let runs = newest.len();
-        let count = u32::try_from(runs).unwrap_or(u32::MAX);
-        let mean = latencies.iter().sum::<Duration>() / count;
-        let local: u128 = newest.iter().map(|o| u128::from(o.local.get())).sum();
-        let local = u64::try_from(local / u128::from(count)).unwrap_or(u64::MAX);
         let instances = match rules.rate {
             Some(rate) => (rate * mean.as_secs_f64()).max(1.0),
             None => mean.as_secs_f64(),
         };
         points.push(Point {
-            ratio,
-            runs,
+            ratio: one.ratio,
+            runs: latencies.len(),
             over: latencies.iter().filter(|l| **l > slo.latency).count(),
             mean,
             bound: least,
-            local: Bytes::new(local),
+            local: one.local,
             instances,
         });
     }
@@ -231,8 +210,8 @@ pub fn pareto_set(points: &[Point]) -> Vec<Point> {
 }
 
 /// The ratio with the least local memory over all instances that is known to keep to the bound; local if none is.
-pub fn choose(outcomes: &[Outcome], slo: &Slo, rules: &Rules) -> Choice {
-    let points = points(outcomes, slo, rules);
+pub fn choose(measured: &[Measured], slo: &Slo, rules: &Rules) -> Choice {
+    let points = points(measured, slo, rules);
     let set = pareto_set(&points);
     let local = points.iter().find(|p| p.ratio == LocalRatio::LOCAL);
     let keeps = |point: &&Point| point.bound.is_some_and(|bound| bound <= slo.latency);
