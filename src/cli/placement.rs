@@ -23,7 +23,7 @@ pub(super) fn run(args: &Placement, roots: &Roots) -> Result<(), Failure> {
 
 fn table(held: &Held) -> String {
     let points = |ratio: crate::model::placement::LocalRatio| {
-        format!("{ratio} ({} % local)", f64::from(ratio) * 100.0)
+        format!("{:.1} % local", f64::from(ratio) * 100.0)
     };
     let none = || "none".to_owned();
     let target = held

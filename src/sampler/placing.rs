@@ -20,6 +20,9 @@ use crate::policy::placement::{Goal, HYSTERESIS, Move, Unit, designed, moves};
 
 /// How often a container is looked at that is as it should be.
 const LOOK: Duration = Duration::from_secs(1);
+/// And one whose memory comes or goes: what is moved now may be gone in a moment. So often at most.
+const SOON: Duration = Duration::from_millis(250);
+const MOST_WAITS: u32 = 8;
 /// And one of which nothing more could be moved.
 const LATER: Duration = Duration::from_secs(5);
 /// One call takes no longer, for its process may stand still meanwhile.
@@ -158,6 +161,10 @@ struct Task {
     told: Placed,
     /// Moved since the last search.
     gained: u64,
+    /// Its memory at the last look.
+    size_then: u64,
+    /// How often it was waited for its memory to settle.
+    waits: u32,
 }
 
 impl std::fmt::Debug for Task {
@@ -190,6 +197,8 @@ impl Task {
             placed: Placed::default(),
             told: Placed::default(),
             gained: 0,
+            size_then: 0,
+            waits: 0,
         })
     }
 
@@ -233,8 +242,18 @@ impl Task {
         let held = LocalRatio::of(near, far).filter(|_| near.saturating_add(far) >= LEAST);
         if held.is_none_or(|held| held.distance(self.target) <= HYSTERESIS) {
             self.placed.why = None;
+            self.waits = 0;
             return LOOK;
         }
+        let size = near.saturating_add(far);
+        let change = size.abs_diff(std::mem::replace(&mut self.size_then, size));
+        if change > size / 8 && self.waits < MOST_WAITS {
+            self.waits += 1;
+            self.placed.why =
+                Some("its memory comes and goes: it is waited for a moment".to_owned());
+            return SOON;
+        }
+        self.waits = 0;
         self.placed.searches += 1;
         self.gained = 0;
         let units = match self.units() {
@@ -346,10 +365,9 @@ impl Task {
         for (found, wanted) in found.iter().zip(nodes) {
             match found {
                 numa::Placed::On(node) if node == wanted => self.gained += 1,
-                numa::Placed::On(_) => refused = Some("they are in use, or their nodes are full"),
+                numa::Placed::On(_) => refused = Some("they are in use, or that node is full"),
                 // It was freed meanwhile.
-                numa::Placed::Not(libc::ENOENT) => continue,
-                numa::Placed::Not(_) => refused = Some("they cannot be moved"),
+                numa::Placed::Not(_) => {}
             }
         }
         let here = found
@@ -358,10 +376,14 @@ impl Task {
             .filter(|(found, wanted)| **found == numa::Placed::On(**wanted))
             .count();
         let here = u64::try_from(here).unwrap_or(0);
-        let all = u64::try_from(found.len()).unwrap_or(0);
+        let stayed = found
+            .iter()
+            .zip(nodes)
+            .filter(|(found, wanted)| matches!(found, numa::Placed::On(node) if node != *wanted));
+        let stayed = u64::try_from(stayed.count()).unwrap_or(0);
         self.placed.moved = self.placed.moved.saturating_add(here);
         if let Some(reason) = refused {
-            self.placed.refused = self.placed.refused.saturating_add(all - here);
+            self.placed.refused = self.placed.refused.saturating_add(stayed);
             self.placed.why = Some(format!("some pages were not moved: {reason}"));
         }
     }

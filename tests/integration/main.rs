@@ -52,6 +52,7 @@ mod mounts;
 mod namespaces;
 mod output;
 mod pause;
+mod placement;
 mod plot;
 mod process;
 mod profile;

@@ -33,6 +33,7 @@ mod grants;
 mod lever;
 mod machine;
 mod nodes;
+mod placement;
 mod swap;
 mod systemd;
 mod tiers;
