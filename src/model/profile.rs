@@ -210,6 +210,25 @@ impl ClassProfile {
 impl Profile {
     /// Raised when the meaning of a field changes.
     pub const VERSION: u32 = 1;
+
+    /// What is known of local ratios for an input: of the given class if there are such runs, else of the class by its
+    /// features, else of all runs.
+    pub fn placed_runs(
+        &self,
+        class: Option<&ClassName>,
+        features: &BTreeMap<String, f64>,
+    ) -> Option<&[Measured]> {
+        let by_features = || {
+            let bins = self.bins.as_ref()?;
+            let value = features.get(&bins.feature).filter(|v| v.is_finite())?;
+            self.placed.get(&bins.class(*value).ok()?)
+        };
+        class
+            .and_then(|class| self.placed.get(class))
+            .or_else(by_features)
+            .or_else(|| self.placed.get(&ClassName::all()))
+            .map(Vec::as_slice)
+    }
 }
 
 pub(super) mod micros {
