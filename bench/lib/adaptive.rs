@@ -55,20 +55,22 @@ struct Seen(Vec<Measured>);
 
 impl Seen {
     fn add(&mut self, outcome: &Outcome) {
-        let at = self.0.partition_point(|one| one.ratio < outcome.ratio);
-        if self.0.get(at).is_none_or(|one| one.ratio != outcome.ratio) {
-            let new = Measured {
-                ratio: outcome.ratio,
-                local: outcome.local,
-                latencies: Vec::new(),
-            };
-            self.0.insert(at, new);
-        }
-        let latencies = &mut self.0[at].latencies;
-        latencies.push(outcome.latency);
-        // As the store keeps them.
-        if latencies.len() > MOST_ALIKE {
-            latencies.remove(0);
+        match self.0.iter_mut().find(|one| one.ratio == outcome.ratio) {
+            Some(known) => {
+                known.latencies.push(outcome.latency);
+                // As the store keeps them.
+                if known.latencies.len() > MOST_ALIKE {
+                    known.latencies.remove(0);
+                }
+            }
+            None => {
+                self.0.push(Measured {
+                    ratio: outcome.ratio,
+                    local: outcome.local,
+                    latencies: vec![outcome.latency],
+                });
+                self.0.sort_by_key(|one| one.ratio);
+            }
         }
     }
 }
@@ -119,10 +121,10 @@ impl Function {
     fn luck(&self, random: &mut Random) -> f64 {
         let gaps = u32::try_from(self.spread.len() - 1).unwrap_or(0);
         let at = random.share() * f64::from(gaps);
-        let pairs = (0..gaps).zip(self.spread.windows(2));
-        let pair = pairs.filter(|(below, _)| f64::from(*below) <= at).last();
-        pair.map_or(1.0, |(below, pair)| {
-            pair[0] + (pair[1] - pair[0]) * (at - f64::from(below))
+        let pairs = (0..gaps).zip(self.spread.iter().zip(self.spread.iter().skip(1)));
+        let pair = pairs.rev().find(|(below, _)| f64::from(*below) <= at);
+        pair.map_or(1.0, |(below, (low, high))| {
+            low + (high - low) * (at - f64::from(below))
         })
     }
 
@@ -153,7 +155,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut random = Random(seed);
         let mut many: Vec<f64> = (0..100_000).map(|_| function.luck(&mut random)).collect();
         many.sort_by(f64::total_cmp);
-        let quantile = function.latency * many[95_000];
+        let quantile = many.get(95_000).ok_or("too few")? * function.latency;
         for factor in BOUNDS {
             let slo = Slo {
                 latency: Duration::from_secs_f64(quantile * factor),
