@@ -4,6 +4,7 @@
 //! could not start the process. The last line of the log says why.
 
 mod args;
+mod characterize;
 mod config;
 mod cost;
 mod explain;
@@ -208,6 +209,13 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
         let hold = hold(&id);
         Ok((container, hold))
     };
+    let around = |config_file| trace::Surroundings {
+        config: config.clone(),
+        config_file,
+        root: root.clone(),
+        systemd_cgroup: systemd,
+        debug: args.debug,
+    };
     match args.verb {
         Verb::Create(verb) => {
             let prefix = format!("{program} create failed");
@@ -215,7 +223,8 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
             let (id, options) = verb
                 .options(systemd)
                 .map_err(|err| prefixed(&prefix, &err, 1))?;
-            let place = |spec: &mut Value| crate::placement::place(config, &root, &id, spec);
+            let ratio = verb.local_ratio;
+            let place = |spec: &mut Value| crate::placement::place(config, &root, &id, spec, ratio);
             runtime::create(&store, &id, &options, &place).map_err(|err| {
                 leave_weights(&store, &root, &id);
                 prefixed(&prefix, &err, 1)
@@ -228,7 +237,8 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
                 .create
                 .options(systemd)
                 .map_err(|err| prefixed(&prefix, &err, 1))?;
-            let place = |spec: &mut Value| crate::placement::place(config, &root, &id, spec);
+            let ratio = verb.create.local_ratio;
+            let place = |spec: &mut Value| crate::placement::place(config, &root, &id, spec, ratio);
             let code = runtime::run(&store, &id, &options, &place, verb.detach, verb.keep);
             leave_weights(&store, &root, &id);
             let code = code.map_err(|err| prefixed(&prefix, &err, 1))?;
@@ -327,16 +337,8 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
         Verb::Weights(verb) => placement::weights(&verb)?,
         Verb::Cost(verb) => cost::run(&verb, config)?,
         Verb::Profile(verb) => return profile::run(&verb, config),
-        Verb::Trace(verb) => trace::run(
-            &verb,
-            trace::Surroundings {
-                config: config.clone(),
-                config_file: args.config,
-                root,
-                systemd_cgroup: systemd,
-                debug: args.debug,
-            },
-        )?,
+        Verb::Trace(verb) => trace::run(&verb, around(args.config))?,
+        Verb::Characterize(verb) => characterize::run(&verb, around(args.config))?,
         Verb::Plot(verb) => plot::run(&verb)?,
         Verb::Phase(verb) => tell(&verb.container, &verb.request().map_err(Failure::new)?)?,
         Verb::Bind(verb) => tell(&verb.container, &verb.request())?,

@@ -9,7 +9,7 @@ use toml::Value;
 use super::functions::FunctionTable;
 use super::{Mode, Origin, Setting, values};
 use crate::model::placement::PlacementPolicy;
-use crate::model::{Bytes, Priority, duration};
+use crate::model::{Bytes, Priority, Quantile, duration};
 use crate::policy::identity::{PREFIX, Trusted};
 
 /// An option as documents and `elastic-mem config show` have it.
@@ -24,7 +24,7 @@ pub struct OptionInfo {
 }
 
 /// All options but those of single functions, which are [`FUNCTION_OPTIONS`](super::FUNCTION_OPTIONS).
-pub const OPTIONS: [OptionInfo; 19] = [
+pub const OPTIONS: [OptionInfo; 21] = [
     OptionInfo {
         key: "runtime.root",
         values: "an absolute path",
@@ -105,7 +105,19 @@ pub const OPTIONS: [OptionInfo; 19] = [
         key: "placement.policy",
         values: values::PLACEMENT,
         meaning: "Where the memory of containers is to lie on a host with local and remote memory. off: where the kernel \
-                  puts it. interleave=L:R: L parts local, R parts remote.",
+                  puts it. interleave=L:R: L parts local, R parts remote. adaptive: as few local as earlier runs allow \
+                  under the latency bound. adrias: all local or all remote.",
+    },
+    OptionInfo {
+        key: "placement.quantile",
+        values: values::QUANTILE,
+        meaning: "The share of runs that adaptive and adrias have keep to the latency bound (slo-ms).",
+    },
+    OptionInfo {
+        key: "placement.explore",
+        values: values::SWITCH,
+        meaning: "Whether adaptive tries less local memory where that should keep to the latency bound and too few runs \
+                  say so.",
     },
     OptionInfo {
         key: "placement.bandwidth",
@@ -196,6 +208,10 @@ pub struct Config {
     pub memory_environment: Setting<Vec<String>>,
     /// `placement.policy`.
     pub placement_policy: Setting<PlacementPolicy>,
+    /// `placement.quantile`.
+    pub placement_quantile: Setting<Quantile>,
+    /// `placement.explore`.
+    pub placement_explore: Setting<bool>,
     /// `placement.bandwidth`, per second.
     pub placement_bandwidth: Setting<Bytes>,
     /// `weights.own`.
@@ -242,6 +258,8 @@ impl Default for Config {
             memory_annotations: Setting::default(trusted.annotations),
             memory_environment: Setting::default(trusted.environment),
             placement_policy: Setting::default(PlacementPolicy::Off),
+            placement_quantile: Setting::default(Quantile::P95),
+            placement_explore: Setting::default(false),
             placement_bandwidth: Setting::default(DEFAULT_BANDWIDTH),
             weights_own: Setting::default(false),
             profile_folder: Setting::default(PathBuf::from(DEFAULT_PROFILES)),
@@ -344,6 +362,14 @@ impl Config {
             (
                 self.placement_policy.value.to_string(),
                 &self.placement_policy.origin,
+            ),
+            (
+                self.placement_quantile.value.to_string(),
+                &self.placement_quantile.origin,
+            ),
+            (
+                self.placement_explore.value.to_string(),
+                &self.placement_explore.origin,
             ),
             (
                 self.placement_bandwidth.value.to_text(),
@@ -455,6 +481,14 @@ pub(super) fn set(
         "placement.policy" => {
             let value = values::placement(value).ok_or(wrong)?;
             config.placement_policy = Setting { value, origin };
+        }
+        "placement.quantile" => {
+            let value = values::quantile(value).ok_or(wrong)?;
+            config.placement_quantile = Setting { value, origin };
+        }
+        "placement.explore" => {
+            let value = value.as_bool().ok_or(wrong)?;
+            config.placement_explore = Setting { value, origin };
         }
         "placement.bandwidth" => {
             let value = values::large_size(value).ok_or(wrong)?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use toml::Value;
 
 use crate::model::placement::{LocalRatio, PlacementPolicy};
-use crate::model::{Bytes, ClassName, Mode, Priority, duration};
+use crate::model::{Bytes, ClassName, Mode, Priority, Quantile, duration};
 use crate::policy::identity::ANNOTATIONS;
 use crate::policy::settings::{LEAST, SLO_MILLIS};
 
@@ -33,8 +33,9 @@ pub(super) const HOLD: &str = "a duration from 100ms to 1h";
 /// What a key of a switch can take.
 pub(super) const SWITCH: &str = "true or false";
 /// What a key of a placement can take.
-pub(super) const PLACEMENT: &str =
-    "\"off\", \"local\", \"remote\" or \"interleave=L:R\" with numbers from 0 to 255";
+pub(super) const PLACEMENT: &str = "\"off\", \"local\", \"remote\", \"adaptive\", \"adrias\" or \"interleave=L:R\" with numbers from 0 to 255";
+/// What a key of a share of runs can take.
+pub(super) const QUANTILE: &str = "a number above 0 and below 1 with at most four digits";
 /// What a key of a local ratio can take.
 pub(super) const RATIO: &str = "a number from 0 to 1";
 
@@ -107,6 +108,10 @@ pub(super) fn ratio(value: &Value) -> Option<LocalRatio> {
         Value::Float(ratio) => LocalRatio::try_from(*ratio).ok(),
         _ => None,
     }
+}
+
+pub(super) fn quantile(value: &Value) -> Option<Quantile> {
+    value.as_float()?.to_string().parse().ok()
 }
 
 pub(super) fn priority(value: &Value) -> Option<Priority> {

@@ -84,7 +84,10 @@ fn look_after(
     };
     let folder = &config.profile_folder.value;
     let sampler = Sampler::start(&folder.join("spool"), config.memory_priority.value)?;
-    let Prepared { context, plan } = prepared;
+    let Prepared { mut context, plan } = prepared;
+    if let Some(placement) = &container.state.placement {
+        context.place(placement);
+    }
     let record = Folder::of(&namespace_of(root), &container.state.id);
     // Before anything is changed.
     describe(&record, container, root, &facts, &plan)

@@ -5,6 +5,7 @@
 
 pub mod identity;
 pub mod learn;
+pub mod pareto;
 pub mod placement;
 pub mod plan;
 pub mod settings;

@@ -79,7 +79,10 @@ impl Observer {
         let Some(prepared) = grant::prepare(config, facts, bundle.declared(), Some(cgroup)) else {
             return Observed::nothing();
         };
-        let Prepared { context, plan } = prepared;
+        let Prepared { mut context, plan } = prepared;
+        if let Some(placement) = placement {
+            context.place(placement);
+        }
         let spool = config.profile_folder.value.join("spool");
         if inner.sampler.is_none() {
             inner.sampler = Sampler::start(&spool, config.memory_priority.value)

@@ -29,6 +29,7 @@ mod harness;
 mod bad_config;
 mod bad_usage;
 mod capabilities;
+mod characterize;
 mod concurrency;
 mod config;
 mod control;

@@ -26,6 +26,7 @@ mod common;
 #[path = "../integration/harness/mod.rs"]
 mod harness;
 
+mod adaptive;
 mod cgroup2;
 mod devices;
 #[path = "../integration/grants.rs"]

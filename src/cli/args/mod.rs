@@ -1,5 +1,6 @@
 //! Options and arguments, as runc has them. Options may stand before or after the container's name.
 
+mod characterize;
 pub(super) mod config;
 mod control;
 mod cost;
@@ -22,7 +23,9 @@ use nix::sys::signal::Signal;
 
 use crate::config::LogFormat;
 use crate::model::ContainerId;
+use crate::model::placement::LocalRatio;
 use crate::runtime::{CreateOptions, RuntimeError};
+pub(super) use characterize::Characterize;
 use config::Config;
 pub(super) use control::{Addressee, Bind, Phase};
 pub(super) use cost::{Cost, Measured};
@@ -34,7 +37,7 @@ pub(super) use plot::{
     Run as PlotRun, Target,
 };
 use profile::Profile;
-pub(super) use trace::{Trace, TraceFormat};
+pub(super) use trace::{Function, Trace, TraceFormat};
 pub(super) use update::Update;
 
 const ABOUT: &str = "OCI runtime for serverless functions with elastic memory";
@@ -166,6 +169,8 @@ pub(super) enum Verb {
     Profile(Profile),
     /// Run a function, or attach to a container, and trace its memory
     Trace(Box<Trace>),
+    /// Measure a function at several local ratios, and choose one under a latency bound
+    Characterize(Box<Characterize>),
     /// Draw memory over time: hulls, shapes, classes, inputs, runs
     Plot(Plot),
     /// Say that a request of a function begins or ends in a container
@@ -205,6 +210,9 @@ pub(super) struct Create {
     /// Keep the caller's session keyring
     #[arg(long)]
     no_new_keyring: bool,
+    /// Place its memory at this local ratio, whatever the configuration says
+    #[arg(long, value_name = "RATIO", hide = true)]
+    pub(super) local_ratio: Option<LocalRatio>,
     /// Pass N further descriptors after standard error
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,

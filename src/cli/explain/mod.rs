@@ -3,7 +3,6 @@
 pub(super) mod find;
 mod form;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +18,6 @@ use crate::kernel::reason;
 use crate::model::placement::Placement;
 use crate::model::plan::Plan;
 use crate::model::{Bytes, ContainerId, FunctionKey, MemoryLimit, Mode};
-use crate::policy::identity::INPUT_BYTES_FEATURE;
 use crate::runtime::Status;
 use find::Found;
 
@@ -219,15 +217,17 @@ fn explain(subject: &Subject<'_>) -> Explained {
     let trusted = config.trusted();
     let facts = described.facts(subject.namespace, subject.id, &trusted);
     let function = subject.bound.cloned().unwrap_or_else(|| facts.function());
-    let features: BTreeMap<String, f64> = facts
-        .input_bytes()
-        .map(|bytes| (INPUT_BYTES_FEATURE.to_owned(), bytes))
-        .into_iter()
-        .collect();
+    let features = facts.features();
     let (mut plan, mut placement) = (None, None);
     if !facts.is_sandbox() {
         let settings = grant::settings(config, &function, &facts);
-        placement = crate::placement::preview(config, &settings, subject.spec);
+        placement = crate::placement::preview(&crate::placement::Subject {
+            config,
+            function: &function,
+            settings: &settings,
+            features: &features,
+            spec: subject.spec,
+        });
         plan = Some(grant::plan_for(
             config,
             &function,
