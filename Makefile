@@ -53,8 +53,8 @@ bench: build ## Run all benchmarks, quickly: bench/* --quick
 	$(CARGO) bench --locked --bench cost --no-run
 	@scripts/bench --quick
 
-install: ## Install binary, completions, man pages and configuration below $(DESTDIR)$(PREFIX)
-	@scripts/install "$(BIN)" "$(DESTDIR)" "$(PREFIX)" "$(SYSCONFDIR)"
+install: ## Install binary, completions, man pages and configuration below $(DESTDIR)$(PREFIX); tells no engine of it
+	@"$(BIN)" install none --prefix "$(PREFIX)" --sysconfdir "$(SYSCONFDIR)" $(if $(DESTDIR),--destdir "$(DESTDIR)")
 
 clean: ## Remove target/
 	$(CARGO) clean
