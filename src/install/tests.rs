@@ -90,6 +90,18 @@ ConfigPath = "/opt/etc/elastic-mem/config.toml"
 }
 
 #[test]
+fn the_example_has_what_is_written() {
+    let class = Class {
+        config: Some(PathBuf::from("/etc/elastic-mem/config.toml")),
+        with_runc: true,
+        ..Class::default()
+    };
+    let table = |text: &str| text.parse::<toml::Table>().unwrap();
+    let written = table(&class.file(FileVersion(2)));
+    assert_eq!(table(super::CONTAINERD_EXAMPLE), written);
+}
+
+#[test]
 fn a_file_without_a_version_has_the_tables_of_version_1() {
     let before = "root = \"/r\"\n";
     let found = facts(before).unwrap();
