@@ -23,6 +23,9 @@ pub enum InstallError {
     /// The host's own folders belong to root.
     #[error("{} and other folders of the host are written to: run it as root, or below a folder with --destdir", _0.display())]
     NotRoot(PathBuf),
+    /// It is somewhere else already, and engines know of that.
+    #[error("it is installed below {} already: leave out --prefix, or run `elastic-mem uninstall` first", _0.display())]
+    OtherPrefix(PathBuf),
     /// Another one runs.
     #[error("another `elastic-mem install` or `uninstall` runs ({} is locked): try again when it has ended", _0.display())]
     Locked(PathBuf),

@@ -270,13 +270,17 @@ pub fn install(job: &Installation) -> Result<Report> {
         false => Some(files::Lock::take(&lock_folder)?),
     };
     let earlier = Record::read(&host.record_file())?;
+    if let Some(earlier) = &earlier
+        && earlier.prefix != host.prefix
+    {
+        return Err(InstallError::OtherPrefix(earlier.prefix.clone()));
+    }
     // What a package or a packager puts somewhere, the package manager keeps the list of.
     let is_staged = host.destdir.is_some() && job.engines.as_ref().is_some_and(Vec::is_empty);
-    let mut record = earlier.unwrap_or_else(|| Record::new(host.prefix.clone()));
+    let record = earlier.unwrap_or_else(|| Record::new(host.prefix.clone()));
     let is_packaged = host.destdir.is_none()
         && record.entry(&host.command()).is_none()
         && packaged_prefix().as_ref() == Some(&host.prefix);
-    record.prefix.clone_from(&host.prefix);
     let mut run = Run {
         host,
         record,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::harness::command::write_executable;
 use crate::harness::containerd::Containerd;
 use crate::harness::dockerd::{Dockerd, containerd_of};
 use crate::harness::{Case, Cmd, Outcome, eventually, host, processes, skip};
@@ -30,9 +31,15 @@ impl Installation {
             let package = host::engine(engine).expect("engine").display().to_string();
             path += &format!("{package}/usr/bin:{package}/usr/sbin:");
         }
+        // This host's systemd is not asked for anything.
+        let log = dir.join("systemctl.log");
+        let script = format!("#!/bin/sh\necho \"$@\" >>{}\n", log.display());
+        let fake = dir.join("fake");
+        fs::create_dir_all(&fake).expect("folder");
+        write_executable(&fake.join("systemctl"), script.as_bytes());
         Self {
             dir: dir.to_owned(),
-            path: path + "/usr/sbin:/usr/bin:/sbin:/bin",
+            path: format!("{}:{path}/usr/sbin:/usr/bin:/sbin:/bin", fake.display()),
         }
     }
 
@@ -101,14 +108,14 @@ impl Installation {
 
     /// Takes it out. Other containers of this host, which are none of ours, do not count.
     fn uninstall(&self, own: &str) -> String {
-        let outcome = self.run(&self.program(), "uninstall");
+        let outcome = self.run(&self.program(), "uninstall --restart");
         if outcome.code != 0
             && outcome
                 .stderr
                 .contains("containers of elastic-mem are there")
         {
             assert!(!outcome.stderr.contains(own), "{outcome}");
-            return self.ok(&self.program(), "uninstall --force");
+            return self.ok(&self.program(), "uninstall --restart --force");
         }
         assert_eq!(outcome.code, 0, "{outcome}");
         outcome.stdout

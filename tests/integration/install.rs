@@ -328,6 +328,14 @@ fn what_cannot_be_done_is_said_and_nothing_is_half_done() {
     fails("install --restart", &["--destdir"]);
     place.assert_is(&before, "now");
 
+    place.ok("install none --prefix /opt");
+    place.ok("install docker --prefix /opt");
+    fails("install --prefix /usr", &["installed below /opt already"]);
+    place.ok("uninstall");
+    fs::remove_dir_all(place.path("opt")).expect("staged files");
+    fs::remove_dir_all(place.path("etc/elastic-mem")).expect("staged files");
+    place.assert_is(&before, "after it");
+
     // The others go on.
     place.write(MAIN, "version = 2\n\n[plugins\n");
     place.write(DAEMON, "{\n \"a\": 1,\n}\n");
