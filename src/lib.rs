@@ -4,6 +4,7 @@
 //!
 //! - [`cli`]: the command line; prints.
 //! - [`shim`]: the containerd shim; runs the verbs of [`runtime`] as processes of their own.
+//! - [`install`]: puts the program onto a host, and tells engines of it.
 //! - [`monitor`]: looks after a container that no shim of ours looks after.
 //! - [`log`]: log lines of both.
 //! - [`runtime`]: the verbs of an OCI runtime, one per process, on libcontainer.
@@ -29,6 +30,7 @@ pub mod control;
 pub mod cost;
 pub mod grant;
 pub mod guardian;
+pub mod install;
 #[allow(
     unsafe_code,
     reason = "system calls; every other room denies unsafe code"

@@ -8,6 +8,7 @@ mod characterize;
 mod config;
 mod cost;
 mod explain;
+mod install;
 mod log;
 mod output;
 mod picture;
@@ -342,6 +343,8 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
         Verb::Plot(verb) => plot::run(&verb)?,
         Verb::Phase(verb) => tell(&verb.container, &verb.request().map_err(Failure::new)?)?,
         Verb::Bind(verb) => tell(&verb.container, &verb.request())?,
+        Verb::Install(verb) => install::run_install(&verb, &command("elastic-mem"))?,
+        Verb::Uninstall(verb) => install::run_uninstall(&verb)?,
         Verb::Completions(verb) => output::completions(&mut command(program), verb.shell)?,
         Verb::Man(verb) => output::man_pages(&command(program), &verb.folder)?,
     }

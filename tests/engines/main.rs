@@ -42,6 +42,7 @@ mod docker;
 mod events;
 mod exec;
 mod faults;
+mod install;
 mod life;
 mod load;
 mod memory;

@@ -6,6 +6,7 @@ mod control;
 mod cost;
 mod exec;
 mod explain;
+mod install;
 pub(super) mod placement;
 mod plot;
 pub(super) mod profile;
@@ -31,6 +32,7 @@ pub(super) use control::{Addressee, Bind, Phase};
 pub(super) use cost::{Cost, Measured};
 pub(super) use exec::Exec;
 pub(super) use explain::Explain;
+pub(super) use install::{Install, Uninstall};
 use placement::{Placement, Weights};
 pub(super) use plot::{
     Files as PlotFiles, Hull as PlotHull, Inputs as PlotInputs, Kind as PlotKind, Plot,
@@ -177,6 +179,10 @@ pub(super) enum Verb {
     Phase(Phase),
     /// Say which function a container is an instance of, after its start
     Bind(Bind),
+    /// Put the program onto this host, and tell the container engines of it
+    Install(Install),
+    /// Take out what `install` has done
+    Uninstall(Uninstall),
     /// Print a completion script for a shell
     Completions(Completions),
     /// Write man pages
