@@ -12,6 +12,7 @@
 //! - [`kernel`]: control groups, processes, terminals; the only room with paths under `/sys` and `/proc`
 //!   and the only one with `unsafe`.
 //! - [`grant`]: gathers what the plan of a container depends on.
+//! - [`doctor`]: gathers what holds on this host.
 //! - [`tracer`]: runs a function to have it traced, or finds a container that runs.
 //! - [`control`]: records and sockets of containers, for other programs of the host.
 //! - [`sampler`]: the thread that looks at the memory of containers and writes traces.
@@ -27,6 +28,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod cost;
+pub mod doctor;
 pub mod grant;
 pub mod guardian;
 #[allow(

@@ -1,11 +1,12 @@
 //! The command line: runc's verbs and options, and the commands of our own.
 //!
-//! Exit codes: 0 done; the program's own for `run` and `exec`; 1 failed, wrong usage included; 255 when `exec`
-//! could not start the process. The last line of the log says why.
+//! Exit codes: 0 done; the program's own for `run` and `exec`; 1 failed, wrong usage included; 2 when `doctor` found an
+//! error; 255 when `exec` could not start the process. The last line of the log says why.
 
 mod args;
 mod config;
 mod cost;
+mod doctor;
 mod explain;
 mod log;
 mod output;
@@ -94,6 +95,8 @@ pub fn main() -> ExitCode {
                 return ExitCode::FAILURE;
             }
         }
+        // It says so itself.
+        (Some(_), Verb::Doctor(_)) => {}
         (Some(err), _) => tracing::warn!("configuration not used: {}", chain(&err)),
     }
     match execute(&program, args, &config) {
@@ -310,6 +313,7 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
             let roots = explain::Roots { given, usual: root };
             explain::run(&verb, &roots, config)?;
         }
+        Verb::Doctor(verb) => return doctor::run(&verb, args.config.as_deref()),
         Verb::Cost(verb) => cost::run(&verb, config)?,
         Verb::Profile(verb) => return profile::run(&verb, config),
         Verb::Trace(verb) => trace::run(

@@ -39,6 +39,7 @@ mod harness;
 mod bootstrap;
 mod control;
 mod docker;
+mod doctor;
 mod events;
 mod exec;
 mod faults;

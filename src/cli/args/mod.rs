@@ -3,6 +3,7 @@
 pub(super) mod config;
 mod control;
 mod cost;
+pub(super) mod doctor;
 mod exec;
 mod explain;
 mod plot;
@@ -25,6 +26,7 @@ use crate::runtime::{CreateOptions, RuntimeError};
 use config::Config;
 pub(super) use control::{Addressee, Bind, Phase};
 pub(super) use cost::{Cost, Measured};
+use doctor::Doctor;
 pub(super) use exec::Exec;
 pub(super) use explain::Explain;
 pub(super) use plot::{
@@ -154,6 +156,8 @@ pub(super) enum Verb {
     Config(Config),
     /// Tell what is done with the memory of a container, and why
     Explain(Explain),
+    /// Look at this host: what has to hold, what does not, and what to do about it
+    Doctor(Doctor),
     /// Compute what a function costs at providers, and how much of it is wasted
     Cost(Box<Cost>),
     /// Look at and change what is known of functions

@@ -168,6 +168,12 @@ address = "{dir}/c.sock.ttrpc"
         );
     }
 
+    /// The daemon's process.
+    pub fn pid(&self) -> u32 {
+        let child = self.child.lock().expect("child");
+        child.as_ref().expect("it runs").id()
+    }
+
     /// Ends the daemon's process. Shims and containers stay.
     pub fn end(&self, signal: Signal) {
         self.ends.fetch_add(1, Ordering::Relaxed);

@@ -1,0 +1,348 @@
+//! containerd and Docker: whether they find us, and whether they are told to use us.
+
+use super::Finding;
+use super::host::version;
+
+/// How containerd names our shim.
+const RUNTIME: &str = "io.containerd.elastic-mem.v1";
+/// The file that it looks for by that name.
+const SHIM: &str = "containerd-shim-elastic-mem-v1";
+/// The oldest one that is tested.
+const OLDEST: (u32, u32) = (1, 6);
+/// An annotation as users write it, and what containerd must be told to pass it on.
+const ANNOTATIONS: &str = "elastic-mem.io/*";
+/// Sections of containerd's CRI plugin: up to file version 2, and from 3 on.
+const OLD_PLUGIN: &str = "io.containerd.grpc.v1.cri";
+const NEW_PLUGIN: &str = "io.containerd.cri.v1.runtime";
+
+/// A shim of ours that a containerd would start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shim {
+    /// Where it lies.
+    pub path: String,
+    /// What it says it is; none if it does not answer.
+    pub version: Option<String>,
+}
+
+/// A runtime handler of ours in the configuration of containerd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handler {
+    /// Its name, which a RuntimeClass names.
+    pub name: String,
+    /// The file that has it.
+    pub file: String,
+    /// The plugin whose section has it.
+    pub plugin: String,
+    /// Whether the file is an import of the main one.
+    pub is_imported: bool,
+    /// Patterns of annotations that are passed on.
+    pub pod_annotations: Vec<String>,
+    /// The shim's path, if it is given, and whether an executable is there.
+    pub path: Option<(String, bool)>,
+}
+
+/// The configuration of one containerd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContainerdConfig {
+    /// There is no file.
+    Missing(String),
+    /// What file, and why it cannot be read.
+    Unreadable(String, String),
+    /// Read.
+    Read {
+        /// The main file.
+        file: String,
+        /// Version of the form.
+        version: u32,
+        /// Handlers of ours.
+        handlers: Vec<Handler>,
+    },
+}
+
+/// A containerd that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Containerd {
+    /// Its process.
+    pub pid: i32,
+    /// Its executable.
+    pub program: String,
+    /// Its version; none if it does not answer.
+    pub version: Option<String>,
+    /// Where it looks for shims, in this order; none if that could not be seen.
+    pub search: Option<Vec<String>>,
+    /// What it finds there.
+    pub shim: Option<Shim>,
+    /// The version of this program.
+    pub ours: String,
+    /// Its configuration.
+    pub config: ContainerdConfig,
+    /// Whether dockerd started it for itself.
+    pub is_of_docker: bool,
+}
+
+/// A runtime in the configuration of Docker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DockerRuntime {
+    /// What `--runtime` names.
+    pub name: String,
+    /// A path or the type of a shim.
+    pub target: String,
+    /// What is wrong with it.
+    pub problem: Option<String>,
+}
+
+/// Docker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Docker {
+    /// Its process, if it runs.
+    pub pid: Option<i32>,
+    /// Its configuration.
+    pub file: String,
+    /// What is wrong with that.
+    pub problem: Option<String>,
+    /// Runtimes of ours.
+    pub runtimes: Vec<DockerRuntime>,
+}
+
+pub(super) fn judge(containerds: &[Containerd], docker: Option<&Docker>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if containerds.is_empty() {
+        findings.push(
+            Finding::note("containerd.process", "no containerd runs")
+                .means("only callers of the command line, such as Podman, can use this runtime now")
+                .fix("systemctl start containerd"),
+        );
+    }
+    for containerd in containerds {
+        let all = [
+            process(containerd),
+            shim(containerd),
+            shim_version(containerd),
+        ];
+        findings.extend(
+            all.into_iter()
+                .flatten()
+                .chain(config(containerd))
+                .map(|finding| match containerds.len() {
+                    1 => finding,
+                    _ => finding.about(format!("process {}", containerd.pid)),
+                }),
+        );
+    }
+    findings.extend(docker.map(self::docker));
+    findings
+}
+
+fn process(containerd: &Containerd) -> Option<Finding> {
+    const ID: &str = "containerd.process";
+    let who = match containerd.is_of_docker {
+        true => "that Docker has started",
+        false => "process",
+    };
+    let of = format!("{} ({who}, {})", containerd.program, containerd.pid);
+    let Some(text) = &containerd.version else {
+        return Some(
+            Finding::warning(ID, format!("{of} does not tell its version"))
+                .means("nothing can be said of what it can do"),
+        );
+    };
+    Some(match version(text.trim_start_matches('v')) {
+        Some(found) if found < OLDEST => Finding::error(ID, format!("{text}, {of}"))
+            .means("shims of its time spoke another protocol: containers do not start")
+            .fix("install containerd 1.6 or newer"),
+        _ => Finding::ok(ID, format!("{text}, {of}")),
+    })
+}
+
+fn shim(containerd: &Containerd) -> Option<Finding> {
+    const ID: &str = "containerd.shim";
+    if let Some(shim) = &containerd.shim {
+        return Some(Finding::ok(ID, format!("finds {}", shim.path)));
+    }
+    let Some(search) = &containerd.search else {
+        return Some(Finding::note(ID, "not seen where it looks for shims"));
+    };
+    let handler_has_path = match &containerd.config {
+        ContainerdConfig::Read { handlers, .. } => {
+            handlers.iter().any(|handler| handler.path.is_some())
+        }
+        _ => false,
+    };
+    let seen = format!("no {SHIM} in {}", search.join(":"));
+    let folder = ["/usr/local/bin", "/usr/bin"]
+        .into_iter()
+        .find(|usual| search.iter().any(|folder| folder == usual));
+    let fix = match folder.or_else(|| search.get(1).map(String::as_str)) {
+        Some(folder) => format!("ln -s \"$(command -v elastic-mem)\" {folder}/{SHIM}"),
+        None => format!("put {SHIM} into a folder of the PATH of containerd, and restart it"),
+    };
+    Some(if handler_has_path {
+        Finding::note(ID, seen)
+            .means("only the handlers of its configuration that give a path work")
+    } else {
+        Finding::error(ID, seen)
+            .means(format!(
+                "a container of {RUNTIME} fails: binary not installed"
+            ))
+            .fix(fix)
+    })
+}
+
+fn shim_version(containerd: &Containerd) -> Option<Finding> {
+    const ID: &str = "containerd.shim-version";
+    let shim = containerd.shim.as_ref()?;
+    Some(match &shim.version {
+        Some(version) if *version == containerd.ours => Finding::ok(ID, version.clone()),
+        Some(version) => Finding::warning(
+            ID,
+            format!(
+                "{} is {version}, this command {}",
+                shim.path, containerd.ours
+            ),
+        )
+        .means("containers run with another version than this command speaks of")
+        .fix(format!(
+            "ln -sf \"$(command -v elastic-mem)\" {}",
+            shim.path
+        )),
+        None => Finding::error(ID, format!("{} does not tell its version", shim.path))
+            .means("containers do not start: it is no shim of ours, or cannot be executed")
+            .fix(format!("{} -v", shim.path)),
+    })
+}
+
+fn config(containerd: &Containerd) -> Vec<Finding> {
+    const ID: &str = "containerd.config";
+    let no_handler = |finding: Finding| {
+        finding
+            .means(format!("Kubernetes has no handler for a RuntimeClass; ctr and nerdctl need none (--runtime {RUNTIME})"))
+            .fix("elastic-mem install containerd --restart")
+    };
+    let (file, version, handlers) = match &containerd.config {
+        // Docker names runtimes by itself.
+        ContainerdConfig::Missing(_) if containerd.is_of_docker => return Vec::new(),
+        ContainerdConfig::Missing(file) => {
+            return vec![no_handler(Finding::note(ID, format!("there is no {file}")))];
+        }
+        ContainerdConfig::Unreadable(file, why) => {
+            return vec![
+                Finding::warning(ID, format!("{file}: {why}"))
+                    .means("containerd does not start again with this file")
+                    .fix(format!("containerd --config {file} config dump")),
+            ];
+        }
+        ContainerdConfig::Read {
+            file,
+            version,
+            handlers,
+        } => (file, *version, handlers),
+    };
+    if handlers.is_empty() {
+        return match containerd.is_of_docker {
+            true => Vec::new(),
+            false => vec![no_handler(Finding::note(
+                ID,
+                format!("{file} has no handler of type {RUNTIME}"),
+            ))],
+        };
+    }
+    handlers
+        .iter()
+        .map(|handler| self::handler(ID, containerd, version, handler))
+        .collect()
+}
+
+fn handler(
+    id: &'static str,
+    containerd: &Containerd,
+    file_version: u32,
+    handler: &Handler,
+) -> Finding {
+    let Handler {
+        name, file, plugin, ..
+    } = handler;
+    let wanted = if file_version >= 3 {
+        NEW_PLUGIN
+    } else {
+        OLD_PLUGIN
+    };
+    let is_one = containerd.version.as_deref().is_some_and(|text| {
+        version(text.trim_start_matches('v')).is_some_and(|(major, _)| major < 2)
+    });
+    let table = format!("[plugins.\"{plugin}\".containerd.runtimes.{name}]");
+    if let Some((path, false)) = &handler.path {
+        return Finding::error(
+            id,
+            format!("{file}: runtime_path of {name} is {path}, and no executable is there"),
+        )
+        .means("pods of this handler fail")
+        .fix(format!("ln -s \"$(command -v elastic-mem)\" {path}"));
+    }
+    if [OLD_PLUGIN, NEW_PLUGIN].contains(&plugin.as_str()) && plugin != wanted {
+        return Finding::warning(
+            id,
+            format!("{file}: {table} in a file of version {file_version}"),
+        )
+        .means("containerd does not read this section: there is no such handler")
+        .fix(format!(
+            "name the plugin \"{wanted}\" there, and restart containerd"
+        ));
+    }
+    if is_one && handler.is_imported {
+        return Finding::warning(id, format!("{file}, an imported file, has {table}"))
+            .means("containerd 1.x takes the section of an imported file in place of the whole section of the main file: network, registry and the other runtimes are gone")
+            .fix("move the table into the main file: elastic-mem install containerd --restart");
+    }
+    let patterns = &handler.pod_annotations;
+    let passes = patterns
+        .iter()
+        .any(|pattern| pattern.starts_with("elastic-mem.io/") || pattern == "*/*");
+    if !passes {
+        let seen = match patterns.is_empty() {
+            true => format!("{file}: handler {name} has no pod_annotations"),
+            false => {
+                format!("{file}: pod_annotations of handler {name} pass none of {ANNOTATIONS}")
+            }
+        };
+        return Finding::warning(id, seen)
+            .means("what pods say in annotations does not arrive; a * does not match a name with a slash")
+            .fix(format!("pod_annotations = [\"{ANNOTATIONS}\"] below {table}, and restart containerd"));
+    }
+    Finding::ok(id, format!("{file}: handler {name}"))
+}
+
+fn docker(docker: &Docker) -> Finding {
+    const ID: &str = "docker.runtimes";
+    let Docker { file, pid, .. } = docker;
+    if let Some(problem) = &docker.problem {
+        return Finding::error(ID, format!("{file}: {problem}"))
+            .means("Docker does not start with this file")
+            .fix(format!("dockerd --validate --config-file {file}"));
+    }
+    for runtime in &docker.runtimes {
+        if let Some(problem) = &runtime.problem {
+            return Finding::error(ID, format!("{file}: runtime {}: {problem}", runtime.name))
+                .means(format!("docker run --runtime {} fails", runtime.name))
+                .fix("elastic-mem install docker --restart");
+        }
+    }
+    if docker.runtimes.is_empty() {
+        let seen = match pid {
+            Some(pid) => {
+                format!("Docker runs (process {pid}), and {file} names no runtime of ours")
+            }
+            None => format!("{file} names no runtime of ours"),
+        };
+        return Finding::note(ID, seen)
+            .means(format!(
+                "Docker 23 and newer can use --runtime {RUNTIME} all the same"
+            ))
+            .fix("elastic-mem install docker --restart");
+    }
+    let named = docker
+        .runtimes
+        .iter()
+        .map(|runtime| format!("{} ({})", runtime.name, runtime.target));
+    let named: Vec<_> = named.collect();
+    Finding::ok(ID, format!("{file}: {}", named.join(", ")))
+}

@@ -1,0 +1,667 @@
+//! Each finding, provoked once.
+
+use super::*;
+use crate::model::Mode;
+
+fn words(list: &[&str]) -> Vec<String> {
+    list.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// A host on which nothing is to be said.
+fn healthy() -> Facts {
+    let controllers = words(&["memory", "cpu", "pids", "cpuset", "io"]);
+    Facts {
+        host: Host {
+            release: Some("6.8.0-45-generic".to_owned()),
+            cgroups: Some(Cgroups {
+                layout: Layout::V2,
+                controllers: controllers.clone(),
+                delegated: controllers,
+                limit: LimitTrial::Written,
+                counts_swap: Some(true),
+                drops_cache: Some(true),
+            }),
+            pressure: PressureReports::On,
+            has_swap: true,
+            is_root: true,
+            missing_capabilities: Vec::new(),
+            no_priority: None,
+            clock_is_kept: Some(true),
+            year: 2026,
+        },
+        containerds: vec![containerd()],
+        docker: Some(Docker {
+            pid: Some(2),
+            file: "/etc/docker/daemon.json".to_owned(),
+            problem: None,
+            runtimes: vec![DockerRuntime {
+                name: "elastic-mem".to_owned(),
+                target: "/usr/bin/elastic-mem".to_owned(),
+                problem: None,
+            }],
+        }),
+        own: Own {
+            config: ConfigFiles {
+                main: "/etc/elastic-mem/config.toml".to_owned(),
+                files: 1,
+                values: 2,
+                mistakes: Vec::new(),
+                mode: Mode::Elastic,
+                functions_differ: false,
+            },
+            state: StateFolder {
+                path: "/run/elastic-mem".to_owned(),
+                is_there: true,
+                is_private: true,
+                is_in_memory: true,
+            },
+            containers: vec![container()],
+            unreadable: Vec::new(),
+            profiles: Profiles {
+                folder: "/var/lib/elastic-mem".to_owned(),
+                unusable: None,
+                functions: 3,
+                problems: Vec::new(),
+            },
+        },
+    }
+}
+
+fn containerd() -> Containerd {
+    Containerd {
+        pid: 1,
+        program: "/usr/bin/containerd".to_owned(),
+        version: Some("v1.7.24".to_owned()),
+        search: Some(words(&["/", "/usr/local/bin", "/usr/bin"])),
+        shim: Some(Shim {
+            path: "/usr/local/bin/containerd-shim-elastic-mem-v1".to_owned(),
+            version: Some("0.1.0".to_owned()),
+        }),
+        ours: "0.1.0".to_owned(),
+        config: ContainerdConfig::Read {
+            file: "/etc/containerd/config.toml".to_owned(),
+            version: 2,
+            handlers: vec![handler()],
+        },
+        is_of_docker: false,
+    }
+}
+
+fn handler() -> Handler {
+    Handler {
+        name: "elastic-mem".to_owned(),
+        file: "/etc/containerd/config.toml".to_owned(),
+        plugin: "io.containerd.grpc.v1.cri".to_owned(),
+        is_imported: false,
+        pod_annotations: words(&["elastic-mem.io/*"]),
+        path: None,
+    }
+}
+
+fn container() -> Container {
+    Container {
+        name: "default/thumb".to_owned(),
+        folder: "/run/elastic-mem/default/thumb".to_owned(),
+        owner: Owner::Guarded,
+        is_lowered: true,
+        is_stale: false,
+    }
+}
+
+/// What is worse than ok after a change, and has words for each reader.
+fn bad(change: impl FnOnce(&mut Facts)) -> Vec<Finding> {
+    let mut facts = healthy();
+    change(&mut facts);
+    let mut findings = judge(&facts);
+    findings.retain(|finding| finding.status != Status::Ok);
+    findings
+}
+
+/// The one finding that a change makes.
+fn only(change: impl FnOnce(&mut Facts)) -> Finding {
+    let mut findings = bad(change);
+    assert_eq!(findings.len(), 1, "{findings:#?}");
+    findings.remove(0)
+}
+
+fn cgroups(facts: &mut Facts) -> &mut Cgroups {
+    facts.host.cgroups.as_mut().unwrap()
+}
+
+/// Changes the one handler.
+fn with_handler(facts: &mut Facts, change: impl FnOnce(&mut Handler)) {
+    let ContainerdConfig::Read { handlers, .. } = &mut facts.containerds[0].config else {
+        panic!("read");
+    };
+    change(&mut handlers[0]);
+}
+
+#[test]
+fn of_a_healthy_host_nothing_is_said_but_ok() {
+    assert_eq!(bad(|_| {}), []);
+    let findings = judge(&healthy());
+    assert_eq!(worst(&findings), Status::Ok);
+    let mut ids: Vec<_> = findings.iter().map(|finding| finding.id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), findings.len(), "each is said once");
+}
+
+#[test]
+fn the_worst_is_found() {
+    let of = |list: &[Status]| {
+        let findings: Vec<_> = list
+            .iter()
+            .map(|status| Finding::new(*status, "x", ""))
+            .collect();
+        worst(&findings)
+    };
+    assert_eq!(of(&[]), Status::Ok);
+    assert_eq!(of(&[Status::Error, Status::Note]), Status::Error);
+    assert_eq!(
+        of(&[Status::Ok, Status::Warning, Status::Note]),
+        Status::Warning
+    );
+}
+
+/// A change, the id and status that it leads to, and a word of what is said.
+type Case = (fn(&mut Facts), &'static str, Status, &'static str);
+
+fn each(cases: &[Case]) {
+    for (change, id, status, word) in cases {
+        let found = only(change);
+        assert_eq!((found.id, found.status), (*id, *status), "{found:#?}");
+        let all = format!("{} {:?} {:?}", found.seen, found.means, found.fix);
+        assert!(all.contains(word), "{word}: {all}");
+        if *status > Status::Note {
+            assert!(found.means.is_some(), "{found:#?}");
+        }
+    }
+}
+
+#[test]
+fn what_the_kernel_lacks() {
+    each(&[
+        (
+            |f| f.host.release = None,
+            "kernel.release",
+            Status::Warning,
+            "cannot be read",
+        ),
+        (
+            |f| f.host.release = Some("custom".to_owned()),
+            "kernel.release",
+            Status::Note,
+            "5.3",
+        ),
+        (
+            |f| f.host.release = Some("4.19.0-27-amd64".to_owned()),
+            "kernel.release",
+            Status::Error,
+            "newer kernel",
+        ),
+        (
+            |f| f.host.pressure = PressureReports::Off,
+            "kernel.pressure",
+            Status::Note,
+            "psi=1",
+        ),
+        (
+            |f| f.host.pressure = PressureReports::Absent,
+            "kernel.pressure",
+            Status::Note,
+            "CONFIG_PSI",
+        ),
+        (
+            |f| f.host.clock_is_kept = Some(false),
+            "host.clock",
+            Status::Note,
+            "set-ntp",
+        ),
+        (
+            |f| f.host.clock_is_kept = None,
+            "host.clock",
+            Status::Note,
+            "not seen",
+        ),
+        (
+            |f| f.host.year = 1970,
+            "host.clock",
+            Status::Warning,
+            "1970",
+        ),
+    ]);
+}
+
+#[test]
+fn what_the_control_groups_lack() {
+    each(&[
+        (
+            |f| f.host.cgroups = None,
+            "cgroup.layout",
+            Status::Error,
+            "mount -t cgroup2",
+        ),
+        (
+            |f| cgroups(f).layout = Layout::Hybrid,
+            "cgroup.layout",
+            Status::Note,
+            "unified_cgroup_hierarchy",
+        ),
+        (
+            |f| cgroups(f).layout = Layout::V1,
+            "cgroup.layout",
+            Status::Note,
+            "cgroup v1",
+        ),
+        (
+            |f| {
+                let names = words(&["cpu", "pids", "cpuset", "io"]);
+                (cgroups(f).controllers, cgroups(f).delegated) = (names.clone(), names);
+            },
+            "cgroup.controllers",
+            Status::Error,
+            "cgroup_enable=memory",
+        ),
+        (
+            |f| {
+                let names = words(&["memory", "cpu", "pids", "cpuset"]);
+                (cgroups(f).controllers, cgroups(f).delegated) = (names.clone(), names);
+            },
+            "cgroup.controllers",
+            Status::Warning,
+            "lacks io",
+        ),
+        (
+            |f| cgroups(f).delegated = words(&["cpu", "pids", "io"]),
+            "cgroup.controllers",
+            Status::Note,
+            "'+memory +cpuset'",
+        ),
+        (
+            |f| cgroups(f).limit = LimitTrial::Refused("create: read-only file system".to_owned()),
+            "cgroup.limit",
+            Status::Error,
+            "remount,rw",
+        ),
+        (
+            |f| cgroups(f).limit = LimitTrial::NotTried,
+            "cgroup.limit",
+            Status::Note,
+            "only root",
+        ),
+        (
+            |f| cgroups(f).counts_swap = Some(false),
+            "cgroup.swap",
+            Status::Warning,
+            "swapaccount=1",
+        ),
+        (
+            |f| cgroups(f).counts_swap = None,
+            "cgroup.swap",
+            Status::Note,
+            "not seen",
+        ),
+        (
+            |f| cgroups(f).drops_cache = Some(false),
+            "cgroup.reclaim",
+            Status::Note,
+            "5.19",
+        ),
+        (
+            |f| cgroups(f).drops_cache = None,
+            "cgroup.reclaim",
+            Status::Note,
+            "not seen",
+        ),
+    ]);
+    // Where nothing is swapped out nothing has to count.
+    assert_eq!(
+        bad(|f| {
+            f.host.has_swap = false;
+            cgroups(f).counts_swap = Some(false);
+        }),
+        []
+    );
+    // cgroup v1 calls io blkio.
+    let v1 = words(&["memory", "cpu", "pids", "cpuset", "blkio"]);
+    assert_eq!(
+        bad(|f| (cgroups(f).controllers, cgroups(f).delegated) = (v1.clone(), v1)),
+        []
+    );
+}
+
+#[test]
+fn what_this_process_may_not_do() {
+    each(&[
+        (
+            |f| f.host.is_root = false,
+            "process.root",
+            Status::Note,
+            "sudo",
+        ),
+        (
+            |f| f.host.missing_capabilities = words(&["CAP_SYS_ADMIN"]),
+            "process.capabilities",
+            Status::Error,
+            "CAP_SYS_ADMIN",
+        ),
+        (
+            |f| f.host.missing_capabilities = words(&["CAP_SYS_RESOURCE"]),
+            "process.capabilities",
+            Status::Warning,
+            "restrict_oom_score_adj",
+        ),
+        (
+            |f| f.host.missing_capabilities = words(&["CAP_MKNOD"]),
+            "process.capabilities",
+            Status::Warning,
+            "bounding set",
+        ),
+        (
+            |f| f.host.no_priority = Some("operation not permitted".to_owned()),
+            "process.priority",
+            Status::Note,
+            "CAP_SYS_NICE",
+        ),
+    ]);
+}
+
+#[test]
+fn what_containerd_lacks() {
+    each(&[
+        (
+            |f| f.containerds.clear(),
+            "containerd.process",
+            Status::Note,
+            "systemctl",
+        ),
+        (
+            |f| f.containerds[0].version = None,
+            "containerd.process",
+            Status::Warning,
+            "version",
+        ),
+        (
+            |f| f.containerds[0].version = Some("1.4.13".to_owned()),
+            "containerd.process",
+            Status::Error,
+            "1.6",
+        ),
+        (
+            |f| f.containerds[0].shim = None,
+            "containerd.shim",
+            Status::Error,
+            "/usr/local/bin/containerd-shim-elastic-mem-v1",
+        ),
+        (
+            |f| (f.containerds[0].shim, f.containerds[0].search) = (None, None),
+            "containerd.shim",
+            Status::Note,
+            "not seen",
+        ),
+        (
+            |f| {
+                f.containerds[0].shim = None;
+                with_handler(f, |handler| {
+                    handler.path = Some(("/opt/shim".to_owned(), true))
+                });
+            },
+            "containerd.shim",
+            Status::Note,
+            "give a path",
+        ),
+        (
+            |f| f.containerds[0].ours = "0.2.0".to_owned(),
+            "containerd.shim-version",
+            Status::Warning,
+            "ln -sf",
+        ),
+        (
+            |f| f.containerds[0].shim.as_mut().unwrap().version = None,
+            "containerd.shim-version",
+            Status::Error,
+            "-v",
+        ),
+    ]);
+}
+
+#[test]
+fn what_the_configuration_of_containerd_lacks() {
+    const ID: &str = "containerd.config";
+    each(&[
+        (
+            |f| f.containerds[0].config = ContainerdConfig::Missing("/c".to_owned()),
+            ID,
+            Status::Note,
+            "there is no /c",
+        ),
+        (
+            |f| {
+                let why = "expected `=`".to_owned();
+                f.containerds[0].config = ContainerdConfig::Unreadable("/c".to_owned(), why);
+            },
+            ID,
+            Status::Warning,
+            "expected `=`",
+        ),
+        (
+            |f| {
+                f.containerds[0].config = ContainerdConfig::Read {
+                    file: "/c".to_owned(),
+                    version: 2,
+                    handlers: Vec::new(),
+                };
+            },
+            ID,
+            Status::Note,
+            "RuntimeClass",
+        ),
+        (
+            |f| {
+                with_handler(f, |handler| {
+                    handler.path = Some(("/opt/shim".to_owned(), false))
+                })
+            },
+            ID,
+            Status::Error,
+            "/opt/shim",
+        ),
+        (
+            |f| {
+                with_handler(f, |handler| {
+                    handler.plugin = "io.containerd.cri.v1.runtime".to_owned()
+                })
+            },
+            ID,
+            Status::Warning,
+            "of version 2",
+        ),
+        (
+            |f| with_handler(f, |handler| handler.is_imported = true),
+            ID,
+            Status::Warning,
+            "in place of the whole section",
+        ),
+        (
+            |f| with_handler(f, |handler| handler.pod_annotations.clear()),
+            ID,
+            Status::Warning,
+            "no pod_annotations",
+        ),
+        (
+            |f| with_handler(f, |handler| handler.pod_annotations = words(&["*"])),
+            ID,
+            Status::Warning,
+            "slash",
+        ),
+    ]);
+    // containerd 2 merges imported files.
+    let two = bad(|f| {
+        f.containerds[0].version = Some("v2.1.9".to_owned());
+        with_handler(f, |handler| handler.is_imported = true);
+    });
+    assert_eq!(two, []);
+}
+
+#[test]
+fn several_containerds_are_told_apart_and_that_of_docker_needs_no_handler() {
+    let mut facts = healthy();
+    facts.containerds.push(Containerd {
+        pid: 7,
+        is_of_docker: true,
+        config: ContainerdConfig::Missing("/c".to_owned()),
+        shim: None,
+        ..containerd()
+    });
+    let mut findings = judge(&facts);
+    findings.retain(|finding| finding.status != Status::Ok);
+    assert_eq!(findings.len(), 1, "{findings:#?}");
+    assert_eq!(findings[0].id, "containerd.shim");
+    assert_eq!(findings[0].about.as_deref(), Some("process 7"));
+}
+
+#[test]
+fn what_docker_lacks() {
+    const ID: &str = "docker.runtimes";
+    fn docker(facts: &mut Facts) -> &mut Docker {
+        facts.docker.as_mut().unwrap()
+    }
+    each(&[
+        (
+            |f| docker(f).problem = Some("expected value at line 1".to_owned()),
+            ID,
+            Status::Error,
+            "--validate",
+        ),
+        (
+            |f| docker(f).runtimes.clear(),
+            ID,
+            Status::Note,
+            "names no runtime",
+        ),
+        (
+            |f| docker(f).runtimes[0].problem = Some("no executable /x".to_owned()),
+            ID,
+            Status::Error,
+            "no executable /x",
+        ),
+    ]);
+    assert_eq!(bad(|f| f.docker = None), []);
+}
+
+#[test]
+fn what_is_wrong_with_what_is_ours() {
+    each(&[
+        (
+            |f| f.own.config.mistakes = words(&["/c: unknown key \"x\"", "b", "c"]),
+            "config.files",
+            Status::Error,
+            "2 other mistakes",
+        ),
+        (
+            |f| f.own.config.mode = Mode::Observe,
+            "config.mode",
+            Status::Note,
+            "no memory is saved",
+        ),
+        (
+            |f| f.own.config.mode = Mode::Off,
+            "config.mode",
+            Status::Note,
+            "neither looked at",
+        ),
+        (
+            |f| f.own.state.is_private = false,
+            "state.folder",
+            Status::Error,
+            "chmod 0700",
+        ),
+        (
+            |f| f.own.state.is_in_memory = false,
+            "state.folder",
+            Status::Warning,
+            "tmpfs",
+        ),
+        (
+            |f| f.own.profiles.unusable = Some("/p belongs to somebody else".to_owned()),
+            "profiles.store",
+            Status::Error,
+            "belongs to somebody else",
+        ),
+        (
+            |f| {
+                f.own.profiles.problems = vec![Problem {
+                    path: "/p/profile.json".to_owned(),
+                    what: "was set aside".to_owned(),
+                }];
+            },
+            "profiles.store",
+            Status::Warning,
+            "--repair",
+        ),
+    ]);
+    assert_eq!(bad(|f| f.own.state.is_there = false), []);
+    assert_eq!(bad(|f| f.own.config.files = 0), []);
+}
+
+#[test]
+fn what_the_dead_have_left() {
+    const ID: &str = "state.records";
+    each(&[
+        (
+            |f| f.own.containers[0].owner = Owner::Dead,
+            ID,
+            Status::Error,
+            "elastic-mem state",
+        ),
+        (
+            |f| {
+                f.own.containers[0].owner = Owner::Dead;
+                f.own.containers[0].is_lowered = false;
+            },
+            ID,
+            Status::Warning,
+            "runs on at its ceiling",
+        ),
+        (
+            |f| {
+                f.own.containers[0].owner = Owner::Dead;
+                f.own.containers[0].is_stale = true;
+            },
+            ID,
+            Status::Note,
+            "rm -r /run/elastic-mem/default/thumb",
+        ),
+        (
+            |f| f.own.unreadable = words(&["/run/elastic-mem/default/x"]),
+            ID,
+            Status::Warning,
+            "/run/elastic-mem/default/x",
+        ),
+        (
+            |f| f.own.containers[0].owner = Owner::Unguarded,
+            "state.guardians",
+            Status::Warning,
+            "no guardian for default/thumb",
+        ),
+    ]);
+    // Without anything to give back nobody needs a guardian.
+    assert_eq!(
+        bad(|f| {
+            f.own.containers[0].owner = Owner::Unguarded;
+            f.own.containers[0].is_lowered = false;
+        }),
+        []
+    );
+    let many = only(|f| {
+        f.own.containers = (1..=5)
+            .map(|number| Container {
+                name: format!("default/f{number}"),
+                owner: Owner::Dead,
+                ..container()
+            })
+            .collect();
+    });
+    assert!(many.seen.ends_with("f3 and 2 more"), "{}", many.seen);
+}
