@@ -4,6 +4,7 @@
 //!
 //! - [`cli`]: the command line; prints.
 //! - [`shim`]: the containerd shim; runs the verbs of [`runtime`] as processes of their own.
+//! - [`standin`]: stands in for runc or its shim under their names, and hands over what is not ours.
 //! - [`monitor`]: looks after a container that no shim of ours looks after.
 //! - [`log`]: log lines of both.
 //! - [`runtime`]: the verbs of an OCI runtime, one per process, on libcontainer.
@@ -45,4 +46,5 @@ pub mod profile;
 pub mod runtime;
 pub mod sampler;
 pub mod shim;
+pub mod standin;
 pub mod tracer;

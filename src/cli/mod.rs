@@ -30,6 +30,7 @@ use crate::model::ContainerId;
 use crate::monitor;
 use crate::policy::identity::MODE;
 use crate::runtime::{self, RuntimeError, Store, chain};
+use crate::standin;
 use args::config::ConfigVerb;
 use args::{Args, Verb};
 
@@ -69,6 +70,15 @@ pub fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         };
+    }
+    if standin::is_runtime() {
+        let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+        // Does not return if the call is not about a container of ours.
+        if let Err(reason) = standin::runtime(&words) {
+            log::record_usage_error(&reason);
+            eprintln!("{program}: {reason}");
+            return ExitCode::FAILURE;
+        }
     }
     let args = match parse(&program) {
         Ok(args) => args,

@@ -42,6 +42,7 @@ mod docker;
 mod doctor;
 mod events;
 mod exec;
+mod faasd;
 mod faults;
 mod life;
 mod load;
