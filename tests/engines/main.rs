@@ -38,6 +38,7 @@ mod harness;
 
 mod bootstrap;
 mod control;
+mod cri;
 mod docker;
 mod doctor;
 mod events;

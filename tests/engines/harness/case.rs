@@ -58,6 +58,11 @@ impl Case {
         self.daemon = Arc::new(Containerd::start_with_stand_in(&self.daemon.engine, name));
     }
 
+    /// The same with the CRI plugin.
+    pub fn private_daemon_with_cri(&mut self) {
+        self.daemon = Arc::new(Containerd::start_with_cri(&self.daemon.engine));
+    }
+
     /// The id of the container with the given name.
     pub fn id(&self, name: &str) -> String {
         format!("{}{name}", self.tag)

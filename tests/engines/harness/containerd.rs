@@ -60,6 +60,49 @@ impl Containerd {
         })
     }
 
+    /// The same with the CRI plugin, which kubelet calls, and the runtime class of `config/containerd.toml`.
+    pub fn start_with_cri(engine: &str) -> Self {
+        Self::prepare_and_start(engine, |dir| {
+            let file = dir.join("config.toml");
+            let plain = fs::read_to_string(&file).expect("config");
+            // Everything but what makes pods.
+            let enabled = [
+                "io.containerd.grpc.v1.cri",
+                "io.containerd.cri.v1.images",
+                "io.containerd.cri.v1.runtime",
+            ];
+            let plain = enabled.iter().fold(plain, |text, plugin| {
+                text.replace(&format!("\"{plugin}\", "), "")
+                    .replace(&format!("\"{plugin}\",\n"), "\n")
+            });
+            let class = include_str!("../../../config/containerd.toml");
+            let class = class
+                .split("\n# The second form")
+                .next()
+                .expect("the first form");
+            let class = class.replace("\nversion = 2\n", "\n").replace(
+                "/etc/elastic-mem/config.toml",
+                &dir.join("elastic-mem.toml").to_string_lossy(),
+            );
+            // Not every machine may lower oom_score_adj.
+            let cri = format!(
+                r#"
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "{}"
+restrict_oom_score_adj = true
+disable_apparmor = true
+stream_server_port = "0"
+[plugins."io.containerd.grpc.v1.cri".cni]
+conf_dir = "{dir}/cni"
+bin_dir = "/usr/lib/cni"
+{class}"#,
+                image::PAUSE,
+                dir = dir.display(),
+            );
+            fs::write(&file, plain + &cri).expect("config");
+        })
+    }
+
     fn prepare_and_start(engine: &str, prepare: impl FnOnce(&Path)) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         sweep();
