@@ -217,7 +217,7 @@ fn relative_links_of_documents_lead_to_files() {
 #[test]
 fn files_that_documents_name_exist() {
     let folders = [
-        "src/", "tests/", "docs/", "scripts/", "bench/", "demo/", "config/", "data/",
+        "src/", "tests/", "docs/", "scripts/", "bench/", "demo/", "config/", "data/", "deploy/",
     ];
     let mut missing = Vec::new();
     for file in files(&["."], ".md") {
