@@ -7,6 +7,7 @@ mod function;
 mod hull;
 mod id;
 mod mode;
+pub mod nodes;
 pub mod plan;
 mod priority;
 pub mod profile;
