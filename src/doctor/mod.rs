@@ -15,8 +15,9 @@ use chrono::Datelike;
 
 use crate::config::Config;
 use crate::kernel::cgroup::{Survey, Version};
+use crate::kernel::probe::{Accepted, Probe};
 use crate::kernel::{self, chain, process, wait};
-use crate::policy::health::{Cgroups, Facts, Host, Layout, LimitTrial, PressureReports};
+use crate::policy::health::{Cgroups, Facts, Host, Layout, LimitTrial, Placement, PressureReports};
 
 /// How long a program may take to tell its version.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -48,6 +49,7 @@ pub fn gather(config_file: &Path) -> Facts {
     let pids = process::all();
     Facts {
         host,
+        placement: placement(),
         containerds: containerd::gather(&pids),
         docker: docker::gather(&pids),
         own,
@@ -74,6 +76,22 @@ fn host(config: &Config) -> Host {
             .map(|err| chain(&err)),
         clock_is_kept: kernel::clock_is_kept(),
         year: chrono::Utc::now().year(),
+    }
+}
+
+fn placement() -> Placement {
+    let probe = Probe::host();
+    Placement {
+        layout: probe.layout,
+        no_interleaving: match probe.weighted_interleave {
+            Accepted::Yes => None,
+            Accepted::No { reason } => Some(reason),
+            Accepted::Unknown => Some("not asked".to_owned()),
+        },
+        demotes: probe.demotion_enabled,
+        generations: (probe.generations.enabled, probe.generations.debugfs),
+        has_damon: probe.damon.sysfs,
+        damon_user: probe.damon.busy,
     }
 }
 

@@ -98,6 +98,8 @@ fn what_is_wrong_with_a_containerd_is_found(c: &mut Case) {
     check(c, "containerd.shim", "error", "binary not installed");
     let failed = c.run("--rm", "a", "true").output();
     assert_ne!(failed.code, 0, "{failed}");
+    let words = "runtime \"io.containerd.elastic-mem.v1\" binary not installed \"containerd-shim-elastic-mem-v1\"";
+    assert!(failed.stderr.contains(words), "{failed}");
 }
 
 #[test]
@@ -117,7 +119,10 @@ fn runtimes_of_docker_are_found() {
             let found = found.expect("docker.runtimes");
             let seen = found["seen"].as_str().expect("text");
             assert!(seen.contains("elastic-mem ("), "{found:#}");
-            d.note("status", found["status"].as_str().expect("status"));
+            let unknown = d.call("run --rm --runtime elastic-mem-none test.local/busybox:1 true");
+        let words = "unknown or invalid runtime name: elastic-mem-none";
+        assert!(unknown.stderr.contains(words), "{unknown}");
+        d.note("status", found["status"].as_str().expect("status"));
         },
     );
 }

@@ -6,6 +6,7 @@
 mod engines;
 mod host;
 mod own;
+mod placement;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +15,7 @@ use serde::Serialize;
 pub use engines::{Containerd, ContainerdConfig, Docker, DockerRuntime, Handler, Shim};
 pub use host::{Cgroups, Host, Layout, LimitTrial, PressureReports};
 pub use own::{ConfigFiles, Container, Own, Owner, Problem, Profiles, StateFolder};
+pub use placement::Placement;
 
 /// How bad it is, from good to bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -106,10 +108,12 @@ impl Finding {
 }
 
 /// All that was seen.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Facts {
     /// The kernel and what this process may do.
     pub host: Host,
+    /// Memory nodes.
+    pub placement: Placement,
     /// The containerds that run.
     pub containerds: Vec<Containerd>,
     /// Docker, if it is here.
@@ -121,6 +125,7 @@ pub struct Facts {
 /// What is to be said of it, in the order in which one thing needs the other.
 pub fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings = host::judge(&facts.host, facts.own.config.mode);
+    findings.extend(placement::judge(&facts.placement));
     findings.extend(engines::judge(&facts.containerds, facts.docker.as_ref()));
     findings.extend(own::judge(&facts.own));
     findings

@@ -1,7 +1,8 @@
 //! Each finding, provoked once.
 
 use super::*;
-use crate::model::Mode;
+use crate::model::nodes::{Layout as NodeLayout, Node, Weights};
+use crate::model::{Bytes, Mode};
 
 fn words(list: &[&str]) -> Vec<String> {
     list.iter().map(|word| (*word).to_owned()).collect()
@@ -29,6 +30,7 @@ fn healthy() -> Facts {
             clock_is_kept: Some(true),
             year: 2026,
         },
+        placement: placement(),
         containerds: vec![containerd()],
         docker: Some(Docker {
             pid: Some(2),
@@ -65,6 +67,98 @@ fn healthy() -> Facts {
             },
         },
     }
+}
+
+/// Two nodes, one without processors.
+fn placement() -> Placement {
+    let node = |number, has_cpus, tier| Node {
+        number,
+        has_cpus,
+        memory: Bytes::new(1 << 30),
+        tier: Some(tier),
+        ..Node::default()
+    };
+    Placement {
+        layout: NodeLayout {
+            nodes: vec![node(0, true, 4), node(1, false, 5)],
+            weights: Some(Weights {
+                nodes: [(0, 3), (1, 1)].into(),
+                auto: Some(true),
+            }),
+        },
+        no_interleaving: None,
+        demotes: Some(false),
+        generations: (true, true),
+        has_damon: true,
+        damon_user: None,
+    }
+}
+
+#[test]
+fn what_the_host_lacks_to_place_memory() {
+    each(&[
+        (
+            |f| f.placement.no_interleaving = Some("invalid argument".to_owned()),
+            "placement.interleaving",
+            Status::Note,
+            "invalid argument",
+        ),
+        (
+            |f| f.placement.layout.weights = None,
+            "placement.weights",
+            Status::Note,
+            "one to one",
+        ),
+        (
+            |f| f.placement.demotes = Some(true),
+            "placement.demotion",
+            Status::Note,
+            "demotion_enabled",
+        ),
+        (
+            |f| f.placement.generations = (false, false),
+            "placement.generations",
+            Status::Note,
+            "echo y",
+        ),
+        (
+            |f| f.placement.generations = (true, false),
+            "placement.generations",
+            Status::Note,
+            "debugfs",
+        ),
+        (
+            |f| f.placement.has_damon = false,
+            "placement.damon",
+            Status::Note,
+            "CONFIG_DAMON",
+        ),
+        (
+            |f| f.placement.damon_user = Some("reclaim".to_owned()),
+            "placement.damon",
+            Status::Note,
+            "used by reclaim",
+        ),
+    ]);
+    let seen = |facts: &Facts, id: &str| {
+        let found = judge(facts).into_iter().find(|finding| finding.id == id);
+        found.map(|finding| finding.seen)
+    };
+    let nodes = seen(&healthy(), "placement.nodes").unwrap();
+    assert_eq!(
+        nodes,
+        "memory nodes 0-1: local 0, remote 1 (0 in tier 4, 1 in tier 5)"
+    );
+    let weights = seen(&healthy(), "placement.weights").unwrap();
+    assert_eq!(weights, "0=3, 1=1, as the firmware says");
+    let mut one = healthy();
+    one.placement = Placement::default();
+    assert!(
+        seen(&one, "placement.nodes")
+            .unwrap()
+            .contains("nothing to place")
+    );
+    assert_eq!(seen(&one, "placement.damon"), None);
 }
 
 fn containerd() -> Containerd {
