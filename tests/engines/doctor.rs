@@ -120,9 +120,9 @@ fn runtimes_of_docker_are_found() {
             let seen = found["seen"].as_str().expect("text");
             assert!(seen.contains("elastic-mem ("), "{found:#}");
             let unknown = d.call("run --rm --runtime elastic-mem-none test.local/busybox:1 true");
-        let words = "unknown or invalid runtime name: elastic-mem-none";
-        assert!(unknown.stderr.contains(words), "{unknown}");
-        d.note("status", found["status"].as_str().expect("status"));
+            let words = "unknown or invalid runtime name: elastic-mem-none";
+            assert!(unknown.stderr.contains(words), "{unknown}");
+            d.note("status", found["status"].as_str().expect("status"));
         },
     );
 }

@@ -4,12 +4,12 @@ use super::*;
 use crate::model::nodes::{Layout as NodeLayout, Node, Weights};
 use crate::model::{Bytes, Mode};
 
-fn words(list: &[&str]) -> Vec<String> {
+pub(super) fn words(list: &[&str]) -> Vec<String> {
     list.iter().map(|word| (*word).to_owned()).collect()
 }
 
 /// A host on which nothing is to be said.
-fn healthy() -> Facts {
+pub(super) fn healthy() -> Facts {
     let controllers = words(&["memory", "cpu", "pids", "cpuset", "io"]);
     Facts {
         host: Host {
@@ -161,7 +161,7 @@ fn what_the_host_lacks_to_place_memory() {
     assert_eq!(seen(&one, "placement.damon"), None);
 }
 
-fn containerd() -> Containerd {
+pub(super) fn containerd() -> Containerd {
     Containerd {
         pid: 1,
         program: "/usr/bin/containerd".to_owned(),
@@ -203,7 +203,7 @@ fn container() -> Container {
 }
 
 /// What is worse than ok after a change, and has words for each reader.
-fn bad(change: impl FnOnce(&mut Facts)) -> Vec<Finding> {
+pub(super) fn bad(change: impl FnOnce(&mut Facts)) -> Vec<Finding> {
     let mut facts = healthy();
     change(&mut facts);
     let mut findings = judge(&facts);
@@ -212,7 +212,7 @@ fn bad(change: impl FnOnce(&mut Facts)) -> Vec<Finding> {
 }
 
 /// The one finding that a change makes.
-fn only(change: impl FnOnce(&mut Facts)) -> Finding {
+pub(super) fn only(change: impl FnOnce(&mut Facts)) -> Finding {
     let mut findings = bad(change);
     assert_eq!(findings.len(), 1, "{findings:#?}");
     findings.remove(0)
@@ -220,14 +220,6 @@ fn only(change: impl FnOnce(&mut Facts)) -> Finding {
 
 fn cgroups(facts: &mut Facts) -> &mut Cgroups {
     facts.host.cgroups.as_mut().unwrap()
-}
-
-/// Changes the one handler.
-fn with_handler(facts: &mut Facts, change: impl FnOnce(&mut Handler)) {
-    let ContainerdConfig::Read { handlers, .. } = &mut facts.containerds[0].config else {
-        panic!("read");
-    };
-    change(&mut handlers[0]);
 }
 
 #[test]
@@ -259,9 +251,9 @@ fn the_worst_is_found() {
 }
 
 /// A change, the id and status that it leads to, and a word of what is said.
-type Case = (fn(&mut Facts), &'static str, Status, &'static str);
+pub(super) type Case = (fn(&mut Facts), &'static str, Status, &'static str);
 
-fn each(cases: &[Case]) {
+pub(super) fn each(cases: &[Case]) {
     for (change, id, status, word) in cases {
         let found = only(change);
         assert_eq!((found.id, found.status), (*id, *status), "{found:#?}");
@@ -459,189 +451,6 @@ fn what_this_process_may_not_do() {
             "CAP_SYS_NICE",
         ),
     ]);
-}
-
-#[test]
-fn what_containerd_lacks() {
-    each(&[
-        (
-            |f| f.containerds.clear(),
-            "containerd.process",
-            Status::Note,
-            "systemctl",
-        ),
-        (
-            |f| f.containerds[0].version = None,
-            "containerd.process",
-            Status::Warning,
-            "version",
-        ),
-        (
-            |f| f.containerds[0].version = Some("1.4.13".to_owned()),
-            "containerd.process",
-            Status::Error,
-            "1.6",
-        ),
-        (
-            |f| f.containerds[0].shim = None,
-            "containerd.shim",
-            Status::Error,
-            "/usr/local/bin/containerd-shim-elastic-mem-v1",
-        ),
-        (
-            |f| (f.containerds[0].shim, f.containerds[0].search) = (None, None),
-            "containerd.shim",
-            Status::Note,
-            "not seen",
-        ),
-        (
-            |f| {
-                f.containerds[0].shim = None;
-                with_handler(f, |handler| {
-                    handler.path = Some(("/opt/shim".to_owned(), true))
-                });
-            },
-            "containerd.shim",
-            Status::Note,
-            "give a path",
-        ),
-        (
-            |f| f.containerds[0].ours = "0.2.0".to_owned(),
-            "containerd.shim-version",
-            Status::Warning,
-            "ln -sf",
-        ),
-        (
-            |f| f.containerds[0].shim.as_mut().unwrap().version = None,
-            "containerd.shim-version",
-            Status::Error,
-            "-v",
-        ),
-    ]);
-}
-
-#[test]
-fn what_the_configuration_of_containerd_lacks() {
-    const ID: &str = "containerd.config";
-    each(&[
-        (
-            |f| f.containerds[0].config = ContainerdConfig::Missing("/c".to_owned()),
-            ID,
-            Status::Note,
-            "there is no /c",
-        ),
-        (
-            |f| {
-                let why = "expected `=`".to_owned();
-                f.containerds[0].config = ContainerdConfig::Unreadable("/c".to_owned(), why);
-            },
-            ID,
-            Status::Warning,
-            "expected `=`",
-        ),
-        (
-            |f| {
-                f.containerds[0].config = ContainerdConfig::Read {
-                    file: "/c".to_owned(),
-                    version: 2,
-                    handlers: Vec::new(),
-                };
-            },
-            ID,
-            Status::Note,
-            "RuntimeClass",
-        ),
-        (
-            |f| {
-                with_handler(f, |handler| {
-                    handler.path = Some(("/opt/shim".to_owned(), false))
-                })
-            },
-            ID,
-            Status::Error,
-            "/opt/shim",
-        ),
-        (
-            |f| {
-                with_handler(f, |handler| {
-                    handler.plugin = "io.containerd.cri.v1.runtime".to_owned()
-                })
-            },
-            ID,
-            Status::Warning,
-            "of version 2",
-        ),
-        (
-            |f| with_handler(f, |handler| handler.is_imported = true),
-            ID,
-            Status::Warning,
-            "in place of the whole section",
-        ),
-        (
-            |f| with_handler(f, |handler| handler.pod_annotations.clear()),
-            ID,
-            Status::Warning,
-            "no pod_annotations",
-        ),
-        (
-            |f| with_handler(f, |handler| handler.pod_annotations = words(&["*"])),
-            ID,
-            Status::Warning,
-            "slash",
-        ),
-    ]);
-    // containerd 2 merges imported files.
-    let two = bad(|f| {
-        f.containerds[0].version = Some("v2.1.9".to_owned());
-        with_handler(f, |handler| handler.is_imported = true);
-    });
-    assert_eq!(two, []);
-}
-
-#[test]
-fn several_containerds_are_told_apart_and_that_of_docker_needs_no_handler() {
-    let mut facts = healthy();
-    facts.containerds.push(Containerd {
-        pid: 7,
-        is_of_docker: true,
-        config: ContainerdConfig::Missing("/c".to_owned()),
-        shim: None,
-        ..containerd()
-    });
-    let mut findings = judge(&facts);
-    findings.retain(|finding| finding.status != Status::Ok);
-    assert_eq!(findings.len(), 1, "{findings:#?}");
-    assert_eq!(findings[0].id, "containerd.shim");
-    assert_eq!(findings[0].about.as_deref(), Some("process 7"));
-}
-
-#[test]
-fn what_docker_lacks() {
-    const ID: &str = "docker.runtimes";
-    fn docker(facts: &mut Facts) -> &mut Docker {
-        facts.docker.as_mut().unwrap()
-    }
-    each(&[
-        (
-            |f| docker(f).problem = Some("expected value at line 1".to_owned()),
-            ID,
-            Status::Error,
-            "--validate",
-        ),
-        (
-            |f| docker(f).runtimes.clear(),
-            ID,
-            Status::Note,
-            "names no runtime",
-        ),
-        (
-            |f| docker(f).runtimes[0].problem = Some("no executable /x".to_owned()),
-            ID,
-            Status::Error,
-            "no executable /x",
-        ),
-    ]);
-    assert_eq!(bad(|f| f.docker = None), []);
 }
 
 #[test]
