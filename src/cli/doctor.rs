@@ -54,21 +54,22 @@ fn text(findings: &[Finding], width: Option<usize>) -> String {
             }
         }
     }
-    let count = |status| {
-        findings
+    let counted = |status, one: &str, many: &str| {
+        let count = findings
             .iter()
             .filter(|finding| finding.status == status)
-            .count()
+            .count();
+        format!("{count} {}", if count == 1 { one } else { many })
     };
     // Writing to a string does not fail.
     let _ = writeln!(
         out,
-        "{} looked at: {} ok, {} notes, {} warnings, {} errors",
+        "{} looked at: {}, {}, {}, {}",
         findings.len(),
-        count(Status::Ok),
-        count(Status::Note),
-        count(Status::Warning),
-        count(Status::Error),
+        counted(Status::Ok, "ok", "ok"),
+        counted(Status::Note, "note", "notes"),
+        counted(Status::Warning, "warning", "warnings"),
+        counted(Status::Error, "error", "errors"),
     );
     out
 }

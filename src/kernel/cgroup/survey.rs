@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{Cgroup, Directory, Hierarchies, Lever, Version};
-use crate::kernel::{KernelError, Result, read_text};
+use crate::kernel::{KernelError, Result, process, read_text};
 use crate::model::MemoryLimit;
 
 /// Enough for a group without processes.
@@ -103,12 +103,30 @@ impl Survey {
     }
 }
 
+/// Before the id of the process that has made a group.
+const PREFIX: &str = "elastic-mem-doctor-";
+
+/// Removes the groups that processes which were killed have left.
+fn sweep(below: &Path) {
+    for entry in fs::read_dir(below).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(PREFIX)?.parse().ok());
+        if pid.is_some_and(|pid: i32| process::stat(pid).is_err()) {
+            // Nobody is in it.
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+}
+
 /// A group that is removed when this is dropped.
 struct Group(PathBuf);
 
 impl Group {
     fn make(below: &Path) -> Result<Self> {
-        let path = below.join(format!("elastic-mem-doctor-{}", std::process::id()));
+        sweep(below);
+        let path = below.join(format!("{PREFIX}{}", std::process::id()));
         fs::create_dir(&path).map_err(|err| KernelError::io("create cgroup", &path, err))?;
         Ok(Self(path))
     }

@@ -127,7 +127,7 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings = host::judge(&facts.host, facts.own.config.mode);
     findings.extend(placement::judge(&facts.placement));
     findings.extend(engines::judge(&facts.containerds, facts.docker.as_ref()));
-    findings.extend(own::judge(&facts.own));
+    findings.extend(own::judge(&facts.own, facts.host.is_root));
     findings
 }
 

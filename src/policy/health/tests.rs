@@ -418,14 +418,19 @@ fn what_the_control_groups_lack() {
 }
 
 #[test]
+fn what_only_root_can_see_is_not_judged() {
+    let found = bad(|f| {
+        f.host.is_root = false;
+        f.own.profiles.unusable = Some("open folder /p: permission denied".to_owned());
+    });
+    let ids: Vec<_> = found.iter().map(|finding| finding.id).collect();
+    assert_eq!(ids, ["process.root", "state.records", "profiles.store"]);
+    assert_eq!(worst(&found), Status::Note);
+}
+
+#[test]
 fn what_this_process_may_not_do() {
     each(&[
-        (
-            |f| f.host.is_root = false,
-            "process.root",
-            Status::Note,
-            "sudo",
-        ),
         (
             |f| f.host.missing_capabilities = words(&["CAP_SYS_ADMIN"]),
             "process.capabilities",
