@@ -135,11 +135,11 @@ pub(super) fn judge(containerds: &[Containerd], docker: Option<&Docker>) -> Vec<
 
 fn process(containerd: &Containerd) -> Option<Finding> {
     const ID: &str = "containerd.process";
-    let who = match containerd.is_of_docker {
-        true => "that Docker has started",
-        false => "process",
+    let by = match containerd.is_of_docker {
+        true => ", started by Docker",
+        false => "",
     };
-    let of = format!("{} ({who}, {})", containerd.program, containerd.pid);
+    let of = format!("{} (process {}{by})", containerd.program, containerd.pid);
     let Some(text) = &containerd.version else {
         return Some(
             Finding::warning(ID, format!("{of} does not tell its version"))
