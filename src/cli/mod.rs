@@ -1,12 +1,13 @@
 //! The command line: runc's verbs and options, and the commands of our own.
 //!
-//! Exit codes: 0 done; the program's own for `run` and `exec`; 1 failed, wrong usage included; 255 when `exec`
-//! could not start the process. The last line of the log says why.
+//! Exit codes: 0 done; the program's own for `run` and `exec`; 1 failed, wrong usage included; 2 when `doctor` found an
+//! error; 255 when `exec` could not start the process. The last line of the log says why.
 
 mod args;
 mod characterize;
 mod config;
 mod cost;
+mod doctor;
 mod explain;
 mod install;
 mod log;
@@ -33,6 +34,7 @@ use crate::model::ContainerId;
 use crate::monitor;
 use crate::policy::identity::MODE;
 use crate::runtime::{self, RuntimeError, Store, chain};
+use crate::standin;
 use args::config::ConfigVerb;
 use args::{Args, Verb};
 
@@ -73,6 +75,15 @@ pub fn main() -> ExitCode {
             }
         };
     }
+    if standin::is_runtime() {
+        let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+        // Does not return if the call is not about a container of ours.
+        if let Err(reason) = standin::runtime(&words) {
+            log::record_usage_error(&reason);
+            eprintln!("{program}: {reason}");
+            return ExitCode::FAILURE;
+        }
+    }
     let args = match parse(&program) {
         Ok(args) => args,
         Err(code) => return code,
@@ -98,6 +109,8 @@ pub fn main() -> ExitCode {
                 return ExitCode::FAILURE;
             }
         }
+        // It says so itself.
+        (Some(_), Verb::Doctor(_)) => {}
         (Some(err), _) => tracing::warn!("configuration not used: {}", chain(&err)),
     }
     match execute(&program, args, &config) {
@@ -336,6 +349,7 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
             placement::run(&verb, &explain::Roots { given, usual: root })?;
         }
         Verb::Weights(verb) => placement::weights(&verb)?,
+        Verb::Doctor(verb) => return doctor::run(&verb, args.config.as_deref()),
         Verb::Cost(verb) => cost::run(&verb, config)?,
         Verb::Profile(verb) => return profile::run(&verb, config),
         Verb::Trace(verb) => trace::run(&verb, around(args.config))?,

@@ -2,11 +2,13 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use clap_complete::Shell;
 use serde::Serialize;
 
+use crate::kernel::tty;
 use crate::runtime::StateReport;
 
 /// Prints text; a reader that has gone away is no failure.
@@ -20,6 +22,12 @@ pub(super) fn bytes(bytes: &[u8]) -> io::Result<()> {
         Err(err) if err.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
     }
+}
+
+/// Columns of the terminal that is printed to; none if it is no terminal.
+pub(super) fn width() -> Option<usize> {
+    let columns = tty::size(io::stdout().as_fd()).ok()?.columns;
+    Some(usize::from(columns)).filter(|columns| *columns > 0)
 }
 
 /// Prints JSON for people, indented.

@@ -24,7 +24,7 @@ pub struct OptionInfo {
 }
 
 /// All options but those of single functions, which are [`FUNCTION_OPTIONS`](super::FUNCTION_OPTIONS).
-pub const OPTIONS: [OptionInfo; 21] = [
+pub const OPTIONS: [OptionInfo; 22] = [
     OptionInfo {
         key: "runtime.root",
         values: "an absolute path",
@@ -140,6 +140,12 @@ pub const OPTIONS: [OptionInfo; 21] = [
         values: "a number from 0 to 10000",
         meaning: "How many traces of a function are kept, the newest ones. Profiles remember more runs than that.",
     },
+    OptionInfo {
+        key: "stand-in.namespaces",
+        values: values::NAMESPACES,
+        meaning: "The namespaces of containerd whose containers are ours where this program stands in for runc or its \
+                  shim under their names. Those of all others go to the real ones.",
+    },
 ];
 
 /// Whether systemd makes the control groups.
@@ -220,6 +226,8 @@ pub struct Config {
     pub profile_folder: Setting<PathBuf>,
     /// `profile.keep-traces`.
     pub keep_traces: Setting<u32>,
+    /// `stand-in.namespaces`.
+    pub stand_in_namespaces: Setting<Vec<String>>,
     /// The tables `[functions.NAME]`, by NAME.
     pub functions: BTreeMap<String, FunctionTable>,
 }
@@ -235,6 +243,9 @@ const DEFAULT_PAD: Bytes = Bytes::new(8 << 20);
 
 /// `placement.bandwidth`: a small share of what any memory does.
 const DEFAULT_BANDWIDTH: Bytes = Bytes::new(200 << 20);
+
+/// `stand-in.namespaces`: where faasd has functions unless it is told otherwise.
+const DEFAULT_STAND_IN: &str = "openfaas-fn";
 
 /// Where traces and profiles lie.
 const DEFAULT_PROFILES: &str = "/var/lib/elastic-mem";
@@ -264,6 +275,7 @@ impl Default for Config {
             weights_own: Setting::default(false),
             profile_folder: Setting::default(PathBuf::from(DEFAULT_PROFILES)),
             keep_traces: Setting::default(20),
+            stand_in_namespaces: Setting::default(vec![DEFAULT_STAND_IN.to_owned()]),
             functions: BTreeMap::new(),
         }
     }
@@ -381,6 +393,10 @@ impl Config {
                 &self.profile_folder.origin,
             ),
             (self.keep_traces.value.to_string(), &self.keep_traces.origin),
+            (
+                values::list(&self.stand_in_namespaces.value),
+                &self.stand_in_namespaces.origin,
+            ),
         ];
         OPTIONS
             .into_iter()
@@ -506,6 +522,10 @@ pub(super) fn set(
             let number = value.as_integer().and_then(|n| u32::try_from(n).ok());
             let value = number.filter(|n| *n <= 10_000).ok_or(wrong)?;
             config.keep_traces = Setting { value, origin };
+        }
+        "stand-in.namespaces" => {
+            let value = values::namespaces(value).ok_or(wrong)?;
+            config.stand_in_namespaces = Setting { value, origin };
         }
         _ => return Err(Refusal::UnknownKey),
     }

@@ -30,6 +30,8 @@ pub(super) const LEAD: &str = "a duration from 1ms to 1m";
 pub(super) const SETTLE: &str = "a duration from 1ms to 1h";
 /// What a key of a hold time can take.
 pub(super) const HOLD: &str = "a duration from 100ms to 1h";
+/// What a key of namespaces can take.
+pub(super) const NAMESPACES: &str = "a list of names of namespaces";
 /// What a key of a switch can take.
 pub(super) const SWITCH: &str = "true or false";
 /// What a key of a placement can take.
@@ -141,6 +143,12 @@ pub(super) fn variables(value: &Value) -> Option<Vec<String>> {
     texts(value, |name| !name.is_empty() && !name.contains(is_wrong))
 }
 
+/// Names of namespaces (containerd, `pkg/identifiers`).
+pub(super) fn namespaces(value: &Value) -> Option<Vec<String>> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    texts(value, |name| !name.is_empty() && name.chars().all(allowed))
+}
+
 /// A list as text.
 pub(super) fn list(texts: &[String]) -> String {
     match texts {
@@ -201,6 +209,11 @@ mod tests {
 
     #[test]
     fn lists_hold_nothing_else() {
+        assert_eq!(
+            namespaces(&value("[\"fn-1\"]")),
+            Some(vec!["fn-1".to_owned()])
+        );
+        assert_eq!(namespaces(&value("[\"a/b\"]")), None);
         assert_eq!(annotations(&value("[]")), Some(Vec::new()));
         assert!(annotations(&value("[\"mode\", \"placement\"]")).is_some());
         for wrong in ["\"mode\"", "[\"mod\"]", "[\"elastic-mem.io/mode\"]", "[1]"] {

@@ -131,12 +131,12 @@ pub(super) fn all(state: &Path) -> impl Iterator<Item = Found> {
     })
 }
 
-fn namespaces(state: &Path) -> impl Iterator<Item = String> + use<> {
+pub(super) fn namespaces(state: &Path) -> impl Iterator<Item = String> + use<> {
     names(state)
 }
 
 /// Names of folders that are no other ones of ours, which begin with a dot.
-fn names(folder: &Path) -> impl Iterator<Item = String> + use<> {
+pub(super) fn names(folder: &Path) -> impl Iterator<Item = String> + use<> {
     std::fs::read_dir(folder)
         .into_iter()
         .flatten()

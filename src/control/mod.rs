@@ -12,6 +12,7 @@ mod message;
 mod raise;
 mod record;
 mod server;
+mod standing;
 mod tuned;
 
 pub use client::Client;
@@ -22,6 +23,7 @@ pub use raise::{Hold, forget, hold, restore, sweep};
 pub(crate) use record::create_folder;
 pub use record::{Folder, Record};
 pub use server::{Key, Server, Subject, Tuner};
+pub use standing::{Recorded, Standing, standing};
 pub use tuned::{Known, Tuned, publish, tell};
 
 /// Where the folders of all containers lie.

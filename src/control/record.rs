@@ -226,6 +226,11 @@ impl Record {
         self.owner.is_alive()
     }
 
+    /// The process that wrote it, if that still lives.
+    pub(super) fn keeper(&self) -> Option<i32> {
+        self.is_kept().then(|| self.owner.pid.cast_signed())
+    }
+
     /// Whether it says nothing of any container that there is: it was written in another boot of the host, or both its
     /// owner and the control group are gone.
     pub(super) fn is_stale(&self) -> bool {

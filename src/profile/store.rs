@@ -14,6 +14,8 @@ use crate::model::trace::Trace;
 use crate::model::{ClassName, FunctionKey, RunId};
 use crate::policy::learn;
 
+/// The folder of whoever runs functions to trace them; the store leaves it alone.
+pub const TRACING: &str = "tracing";
 /// The folder of the functions.
 pub(super) const FUNCTIONS: &str = "functions";
 /// What was learned.

@@ -7,8 +7,8 @@ use super::folder::{self, Folder, LOCK, TEMPORARY};
 use super::name;
 use super::spool::{SHORTER, SPOOL, UNFIT, is_young};
 use super::store::{
-    self, BAD, FUNCTIONS, GONE, MOST_TRACE, PROFILE, RUNS, Store, Sync, TRACES, fit_profile,
-    fit_runs, function_of, save, set_aside, trace_name,
+    self, BAD, FUNCTIONS, GONE, MOST_TRACE, PROFILE, RUNS, Store, Sync, TRACES, TRACING,
+    fit_profile, fit_runs, function_of, save, set_aside, trace_name,
 };
 use crate::kernel::chain;
 use crate::model::FunctionKey;
@@ -70,7 +70,7 @@ impl Store {
             return Ok(found);
         };
         for entry in root.names()? {
-            if entry != SPOOL && entry != FUNCTIONS {
+            if ![SPOOL, FUNCTIONS, TRACING].contains(&entry.as_str()) {
                 found.checked += 1;
                 found.note(root.path().join(entry), "does not belong here", NOTHING)?;
             }

@@ -36,6 +36,7 @@ mod control;
 mod cost;
 mod crash;
 mod devices;
+mod doctor;
 mod engine;
 mod exec;
 mod exit;

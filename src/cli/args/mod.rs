@@ -4,6 +4,7 @@ mod characterize;
 pub(super) mod config;
 mod control;
 mod cost;
+pub(super) mod doctor;
 mod exec;
 mod explain;
 mod install;
@@ -30,6 +31,7 @@ pub(super) use characterize::Characterize;
 use config::Config;
 pub(super) use control::{Addressee, Bind, Phase};
 pub(super) use cost::{Cost, Measured};
+use doctor::Doctor;
 pub(super) use exec::Exec;
 pub(super) use explain::Explain;
 pub(super) use install::{Install, Uninstall};
@@ -165,6 +167,8 @@ pub(super) enum Verb {
     Placement(Placement),
     /// Show, set and release the interleave weights of the host
     Weights(Weights),
+    /// Look at this host: what has to hold, what does not, and what to do about it
+    Doctor(Doctor),
     /// Compute what a function costs at providers, and how much of it is wasted
     Cost(Box<Cost>),
     /// Look at and change what is known of functions

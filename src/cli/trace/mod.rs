@@ -13,7 +13,7 @@ use crate::kernel::reason;
 use crate::model::profile::BinWidth;
 use crate::model::{FunctionKey, Mode, Origin, Setting};
 use crate::policy::learn;
-use crate::profile::Store;
+use crate::profile::{Store, TRACING};
 use crate::tracer::{
     Figures, Labels, Options, Outcome, Plan, Series, Settings, Source, Traced, Tracer, TracerError,
     Verdict,
@@ -50,7 +50,7 @@ pub(super) fn run(args: &args::Trace, around: Surroundings) -> Result<(), Failur
     let folder = around.config.profile_folder.value.clone();
     let keep_traces = around.config.keep_traces.value;
     let mut tracer = Tracer::start(Settings {
-        folder: folder.join("tracing"),
+        folder: folder.join(TRACING),
         systemd_cgroup: around.systemd_cgroup,
         config_file: around.config_file,
         config: around.config,
