@@ -2,6 +2,7 @@
 //!
 //! No input or output, no clock, no logging.
 
+mod context;
 pub mod duration;
 mod function;
 mod hull;
