@@ -12,6 +12,8 @@ mod output;
 mod picture;
 mod plot;
 mod profile;
+mod survey;
+mod top;
 mod trace;
 
 use std::ffi::OsString;
@@ -323,6 +325,7 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
             },
         )?,
         Verb::Plot(verb) => plot::run(&verb)?,
+        Verb::Top(verb) => top::run(&verb)?,
         Verb::Phase(verb) => tell(&verb.container, &verb.request().map_err(Failure::new)?)?,
         Verb::Bind(verb) => tell(&verb.container, &verb.request())?,
         Verb::Completions(verb) => output::completions(&mut command(program), verb.shell)?,

@@ -58,17 +58,23 @@ pub(super) fn container_table(reports: &[StateReport]) -> String {
 }
 
 pub(super) fn table<const N: usize>(rows: &[[String; N]], least: usize, gap: usize) -> String {
+    columns(rows, least, gap)
+}
+
+/// Columns of cells, as many as the first row has.
+pub(super) fn columns(rows: &[impl AsRef<[String]>], least: usize, gap: usize) -> String {
+    let count = rows.first().map_or(0, |row| row.as_ref().len());
     let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
+        let cells = rows.iter().filter_map(|row| row.as_ref().get(column));
         let widest = cells.map(|cell| cell.chars().count()).max().unwrap_or(0);
         widest.saturating_add(gap).max(least)
     };
-    let widths: Vec<usize> = (0..N).map(width).collect();
+    let widths: Vec<usize> = (0..count).map(width).collect();
     let mut out = String::new();
     for row in rows {
-        for (index, (cell, width)) in row.iter().zip(&widths).enumerate() {
+        for (index, (cell, width)) in row.as_ref().iter().zip(&widths).enumerate() {
             // Writing to a string does not fail.
-            let _ = if index + 1 == N {
+            let _ = if index + 1 == count {
                 writeln!(out, "{cell}")
             } else {
                 write!(out, "{cell:<width$}")

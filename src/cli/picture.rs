@@ -83,7 +83,7 @@ fn form_of(path: &Path) -> Option<Form> {
 }
 
 /// What standard output can show.
-fn screen(is_stdout: bool) -> Screen {
+pub(super) fn screen(is_stdout: bool) -> Screen {
     let stdout = io::stdout();
     let is_terminal = is_stdout && stdout.is_terminal();
     let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());

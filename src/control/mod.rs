@@ -11,16 +11,18 @@ mod find;
 mod message;
 mod raise;
 mod record;
+mod seen;
 mod server;
 mod tuned;
 
 pub use client::Client;
 pub use error::{ControlError, Result};
-pub use find::{Found, by_name, by_root, ids, namespace_of};
+pub use find::{Found, all, by_name, by_root, ids, namespace_of};
 pub use message::Request;
 pub use raise::{Hold, forget, hold, restore, sweep};
 pub(crate) use record::create_folder;
 pub use record::{Folder, Record};
+pub use seen::{LastDecision, Seen};
 pub use server::{Key, Server, Subject, Tuner};
 pub use tuned::{Known, Tuned, publish};
 

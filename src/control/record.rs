@@ -217,13 +217,13 @@ impl Record {
     }
 
     /// Whether whoever wrote it still lives.
-    pub(super) fn is_kept(&self) -> bool {
+    pub fn is_kept(&self) -> bool {
         self.owner.is_alive()
     }
 
     /// Whether it says nothing of any container that there is: it was written in another boot of the host, or both its
     /// owner and the control group are gone.
-    pub(super) fn is_stale(&self) -> bool {
+    pub fn is_stale(&self) -> bool {
         if crate::kernel::boot_id().is_ok_and(|id| id != self.boot_id) {
             return true;
         }

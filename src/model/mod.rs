@@ -12,6 +12,7 @@ mod priority;
 pub mod profile;
 mod setting;
 mod size;
+pub mod status;
 pub mod trace;
 
 pub use function::{ClassName, FunctionKey, InvalidName, RunId};

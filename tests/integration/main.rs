@@ -62,6 +62,7 @@ mod seccomp_profile;
 mod stdio;
 mod sysctl;
 mod tidy;
+mod top;
 mod trace;
 mod trace_modes;
 mod tty;

@@ -36,3 +36,5 @@ mod nodes;
 mod swap;
 mod systemd;
 mod tiers;
+#[path = "../integration/top.rs"]
+mod top;

@@ -7,6 +7,7 @@ mod exec;
 mod explain;
 mod plot;
 pub(super) mod profile;
+mod top;
 mod trace;
 mod update;
 
@@ -32,6 +33,7 @@ pub(super) use plot::{
     Run as PlotRun, Target,
 };
 use profile::Profile;
+pub(super) use top::{SortKey, Top};
 pub(super) use trace::{Trace, TraceFormat};
 pub(super) use update::Update;
 
@@ -162,6 +164,8 @@ pub(super) enum Verb {
     Trace(Box<Trace>),
     /// Draw memory over time: hulls, shapes, classes, inputs, runs
     Plot(Plot),
+    /// Show the memory of all containers of this host, live
+    Top(Top),
     /// Say that a request of a function begins or ends in a container
     Phase(Phase),
     /// Say which function a container is an instance of, after its start
