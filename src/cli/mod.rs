@@ -8,6 +8,7 @@ mod config;
 mod cost;
 mod explain;
 mod log;
+mod metrics;
 mod output;
 mod picture;
 mod plot;
@@ -325,6 +326,7 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
             },
         )?,
         Verb::Plot(verb) => plot::run(&verb)?,
+        Verb::Metrics(verb) => metrics::run(&verb)?,
         Verb::Top(verb) => top::run(&verb)?,
         Verb::Phase(verb) => tell(&verb.container, &verb.request().map_err(Failure::new)?)?,
         Verb::Bind(verb) => tell(&verb.container, &verb.request())?,

@@ -1,12 +1,15 @@
 //! What is printed.
 
 use std::fmt::Write as _;
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap_complete::Shell;
 use serde::Serialize;
 
+use super::Failure;
+use crate::kernel::reason;
 use crate::runtime::StateReport;
 
 /// Prints text; a reader that has gone away is no failure.
@@ -82,6 +85,34 @@ pub(super) fn columns(rows: &[impl AsRef<[String]>], least: usize, gap: usize) -
         }
     }
     out
+}
+
+/// Writes a file so that it is there as a whole or as it was.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    write(path, bytes)
+        .map_err(|err| Failure::new(format!("write {}: {}", path.display(), reason(&err))))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // A link stays a link, and a pipe or a device is written to.
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
+        return File::options().write(true).open(&path)?.write_all(bytes);
+    }
+    let temporary = temporary(&path);
+    let written = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, &path));
+    if written.is_err() {
+        // The first error is the one to tell.
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+/// A name beside the file that nobody else uses.
+fn temporary(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    path.with_file_name(name)
 }
 
 /// Prints a completion script.

@@ -17,13 +17,38 @@ use crate::kernel::host::{self, Node};
 use crate::kernel::reason;
 use crate::model::status::{Areas, Cause, Counts};
 use crate::model::{Bytes, ClassName, ContainerId, FunctionKey, MemoryLimit, Mode, RunId};
-use crate::policy::identity::{CONTAINER_NAME, POD_NAME, POD_NAMESPACE};
 use crate::runtime::Store;
 
 /// How long one container may take to answer, and all of them together: those that stand still must not keep the others
 /// from being seen.
-const ANSWER: Duration = Duration::from_millis(100);
-const ALL_ANSWERS: Duration = Duration::from_millis(500);
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    one: Duration,
+    all: Duration,
+}
+
+impl Patience {
+    /// Of somebody who looks on.
+    pub(super) const SHORT: Self = Self {
+        one: Duration::from_millis(100),
+        all: Duration::from_millis(500),
+    };
+    /// Of a program, for which a missing figure is worse than a late one.
+    pub(super) const LONG: Self = Self {
+        one: Duration::from_secs(2),
+        all: Duration::from_secs(5),
+    };
+}
+
+/// What came of a question.
+enum Answer {
+    /// What it knows: nothing of a container that has not started yet.
+    Said(Option<Box<Seen>>),
+    /// Whoever looks after it lives and does not answer.
+    Silent,
+    /// Nobody is left to ask.
+    Nobody,
+}
 
 /// The host.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -76,6 +101,9 @@ pub(super) struct Row {
     pub(super) mode: Mode,
     /// Whether whoever looks after it has answered.
     pub(super) attended: bool,
+    /// Whether whoever looks after it lives and does not answer.
+    #[serde(skip)]
+    pub(super) silent: bool,
     pub(super) phase: Option<String>,
     /// All memory that is charged, and what it consists of.
     pub(super) usage: Option<Bytes>,
@@ -122,8 +150,9 @@ pub(super) struct View {
 const VERSION: u32 = 1;
 
 /// What is kept from one look to the next.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Survey {
+    patience: Patience,
     known: BTreeMap<Name, Known>,
 }
 
@@ -133,14 +162,18 @@ type Name = (String, String, Option<i32>);
 #[derive(Debug)]
 struct Known {
     meter: Option<Meter>,
-    pod_namespace: Option<String>,
-    pod: Option<String>,
-    container: Option<String>,
     /// When the time that tasks waited for memory was read last, and what it was.
     waited: Option<(Instant, Duration)>,
 }
 
 impl Survey {
+    pub(super) fn new(patience: Patience) -> Self {
+        Self {
+            patience,
+            known: BTreeMap::new(),
+        }
+    }
+
     /// Looks at everything.
     ///
     /// # Errors
@@ -149,7 +182,7 @@ impl Survey {
         may_read(Path::new(control::STATE))?;
         let nodes = host::nodes();
         let memory = host::memory()?;
-        let deadline = Instant::now() + ALL_ANSWERS;
+        let deadline = Instant::now() + self.patience.all;
         let mut before = std::mem::take(&mut self.known);
         let mut containers = Vec::new();
         for found in control::all() {
@@ -159,8 +192,8 @@ impl Survey {
             let Some(id) = found.id() else { continue };
             let name = (found.namespace.clone(), id.clone(), found.record.pid);
             let mut known = before.remove(&name).unwrap_or_else(|| Known::of(&found));
-            let seen = ask(&found, deadline);
-            containers.push(row(&found, id, seen, &mut known, &nodes));
+            let answer = ask(&found, self.patience.one, deadline);
+            containers.push(row(&found, id, answer, &mut known, &nodes));
             self.known.insert(name, known);
         }
         Ok(View {
@@ -202,19 +235,24 @@ fn may_read(folder: &Path) -> Result<(), Failure> {
 }
 
 /// What whoever looks after it says.
-fn ask(found: &Found, deadline: Instant) -> Option<Seen> {
-    let patience = deadline
-        .saturating_duration_since(Instant::now())
-        .min(ANSWER);
-    if patience.is_zero() || !found.record.is_kept() {
-        return None;
+fn ask(found: &Found, patience: Duration, deadline: Instant) -> Answer {
+    if !found.record.is_kept() {
+        return Answer::Nobody;
     }
-    let answer = Client::connect(&found.folder, patience)
-        .and_then(|mut client| client.ask(&Request::Status))
-        .inspect_err(|err| {
-            tracing::debug!("no answer: {}", crate::runtime::chain(err));
-        });
-    serde_json::from_value(answer.ok()?.into()).ok()
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Answer::Silent;
+    }
+    let answer = Client::connect(&found.folder, left.min(patience))
+        .and_then(|mut client| client.ask(&Request::Status));
+    match answer {
+        // One of an older version says less.
+        Ok(fields) => Answer::Said(serde_json::from_value(fields.into()).ok().map(Box::new)),
+        Err(err) => {
+            tracing::debug!("no answer: {}", crate::runtime::chain(&err));
+            Answer::Silent
+        }
+    }
 }
 
 impl Known {
@@ -223,14 +261,7 @@ impl Known {
             .id()
             .and_then(|id| id.parse::<ContainerId>().ok())
             .and_then(|id| Store::new(&found.record.runtime_root).load(&id).ok());
-        let annotation = |key: &str| {
-            let container = container.as_ref()?;
-            container.state.annotations.get(key).cloned()
-        };
         Self {
-            pod_namespace: annotation(POD_NAMESPACE),
-            pod: annotation(POD_NAME),
-            container: annotation(CONTAINER_NAME),
             meter: container
                 .as_ref()
                 .and_then(|container| Meter::open(&container.state.cgroup).ok()),
@@ -256,8 +287,14 @@ impl Known {
     }
 }
 
-fn row(found: &Found, id: String, seen: Option<Seen>, known: &mut Known, nodes: &[Node]) -> Row {
+fn row(found: &Found, id: String, answer: Answer, known: &mut Known, nodes: &[Node]) -> Row {
     let record = &found.record;
+    let attended = matches!(answer, Answer::Said(_));
+    let silent = matches!(answer, Answer::Silent);
+    let seen = match answer {
+        Answer::Said(seen) => seen,
+        Answer::Silent | Answer::Nobody => None,
+    };
     let (psi_some_seconds, psi_some_share) = known.waited(seen.as_ref().map(|seen| seen.seconds));
     let meter = known.meter.as_ref();
     let composition = meter.and_then(|meter| meter.composition().ok());
@@ -291,14 +328,16 @@ fn row(found: &Found, id: String, seen: Option<Seen>, known: &mut Known, nodes: 
         id,
         function: record.function.clone(),
         class: record.class.clone(),
-        pod_namespace: known.pod_namespace.clone(),
-        pod: known.pod.clone(),
-        container: known.container.clone(),
+        pod_namespace: record.pod_namespace.clone(),
+        pod: record.pod.clone(),
+        container: record.container.clone(),
         pid: record.pid,
         run: seen.as_ref().map(|seen| seen.run.clone()),
         seconds: seen.as_ref().map(|seen| seen.seconds),
         mode: record.mode,
-        attended: seen.is_some(),
+        attended,
+        // Nobody listens for one that is not looked after.
+        silent: silent && record.mode != Mode::Off,
         phase: seen.as_ref().map(|seen| seen.phase.clone()),
         usage: meter.and_then(|meter| meter.usage().ok()),
         anon: composition.map(|found| found.anon),
@@ -362,6 +401,7 @@ pub(super) mod tests {
             seconds: Some(10.0),
             mode: Mode::Elastic,
             attended: true,
+            silent: false,
             phase: Some("keep-alive".to_owned()),
             usage: Some(Bytes::new(64 * MIB)),
             anon: Some(Bytes::new(40 * MIB)),

@@ -6,6 +6,7 @@
 //! the form of both.
 
 mod client;
+mod ended;
 mod error;
 mod find;
 mod message;
@@ -16,6 +17,7 @@ mod server;
 mod tuned;
 
 pub use client::Client;
+pub use ended::{Counted, Ended, Sums, count, ended};
 pub use error::{ControlError, Result};
 pub use find::{Found, all, by_name, by_root, ids, namespace_of};
 pub use message::Request;

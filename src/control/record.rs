@@ -14,7 +14,7 @@ use super::{SOCKET, STATE};
 use crate::kernel::cgroup::{Cgroup, Directory, Lever, Version};
 use crate::kernel::process;
 use crate::model::{Bytes, ClassName, FunctionKey, MemoryLimit, Mode};
-use crate::policy::identity::Facts;
+use crate::policy::identity::{CONTAINER_NAME, Facts, POD_NAME, POD_NAMESPACE};
 
 const FILE: &str = "state.json";
 /// Raised when the meaning of a field changes.
@@ -159,6 +159,15 @@ pub struct Record {
     /// The input class that was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<ClassName>,
+    /// The pod of Kubernetes that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// The namespace of the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_namespace: Option<String>,
+    /// Its name in the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
 }
 
 impl Record {
@@ -181,6 +190,9 @@ impl Record {
             mode: Mode::Off,
             function: None,
             class: None,
+            pod: None,
+            pod_namespace: None,
+            container: None,
         };
         record.set_grant(ceiling, ceiling);
         Ok(record)
@@ -191,6 +203,10 @@ impl Record {
         self.mode = mode;
         self.function = Some(facts.function());
         self.class = facts.class();
+        let annotation = |key: &str| facts.annotations.get(key).cloned();
+        self.pod = annotation(POD_NAME);
+        self.pod_namespace = annotation(POD_NAMESPACE);
+        self.container = annotation(CONTAINER_NAME);
     }
 
     /// Adds what is known once it stands.
@@ -273,6 +289,12 @@ impl Folder {
     /// The folder itself.
     pub fn path(&self) -> &Path {
         &self.0.path
+    }
+
+    /// The namespace of the container.
+    pub(super) fn namespace(&self) -> Option<String> {
+        let name = self.path().parent()?.file_name()?;
+        name.to_str().map(str::to_owned)
     }
 
     pub(super) fn socket(&self) -> PathBuf {

@@ -106,6 +106,8 @@ mod tests {
                 grant: Some(Bytes::new(30)),
                 cause: Cause::Rest,
             }),
+            waited: None,
+            oom_kills: 0,
         }
     }
 

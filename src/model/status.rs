@@ -203,6 +203,10 @@ pub struct Status {
     pub counts: Counts,
     /// The last decision.
     pub last: Option<Decision>,
+    /// Time in which some task waited for memory, where the kernel tells.
+    pub waited: Option<Duration>,
+    /// Processes that the OOM killer ended, once the container has ended.
+    pub oom_kills: u64,
 }
 
 /// Byte seconds as whole numbers.

@@ -158,6 +158,9 @@ impl Run {
                 ..Standing::default()
             },
         };
+        if let Some(waited) = sample.psi_some {
+            self.tally.waited(waited);
+        }
         let phase = self.phase.unwrap_or(Phase::Init);
         let usage = sample.usage.unwrap_or_default();
         self.tally.look(sample.at, usage, phase, &standing);
@@ -291,6 +294,7 @@ impl Run {
         self.tell_of_kills(oom_kills.unwrap_or(0));
         if result.is_ok() {
             self.phase = Some(Phase::Exit);
+            self.tally.kills(oom_kills.unwrap_or(0));
             self.count();
         }
         // Before anybody looks for what is left in the container.

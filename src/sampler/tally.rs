@@ -41,6 +41,8 @@ impl Shared {
                 known.areas = status.areas;
                 known.counts = status.counts;
                 known.last = status.last;
+                known.waited = status.waited;
+                known.oom_kills = status.oom_kills;
             }
             _ => *seen = Some((start, status.clone())),
         }
@@ -85,8 +87,20 @@ impl Tally {
                 areas: Default::default(),
                 counts: Counts::default(),
                 last: None,
+                waited: None,
+                oom_kills: 0,
             },
         }
+    }
+
+    /// So long tasks have waited for memory by now.
+    pub(super) fn waited(&mut self, waited: Duration) {
+        self.status.waited = Some(waited);
+    }
+
+    /// So many processes were ended by the OOM killer.
+    pub(super) fn kills(&mut self, kills: u64) {
+        self.status.oom_kills = kills;
     }
 
     /// Adds a look: what was seen before held until now.

@@ -48,6 +48,7 @@ mod lever;
 mod lifecycle;
 mod limits;
 mod listing;
+mod metrics;
 mod mounts;
 mod namespaces;
 mod output;

@@ -1,7 +1,16 @@
 //! `top` and what it tells of real containers. tests/system runs some of them too, so that they also run on cgroup v2.
 
+use std::os::fd::AsFd;
+use std::process::Stdio;
+
+use elastic_mem::kernel::tty::{TerminalSize, set_size};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::termios::tcgetattr;
+use nix::unistd::Pid;
 use serde_json::Value;
 
+use crate::common::command::spawn_plain;
+use crate::common::pty::open_pty;
 use crate::common::{eventually, wait_until};
 use crate::grants::{CEILING, elastic, is_granted_less};
 use crate::harness::{Case, Cmd, cgroups, ours};
@@ -109,14 +118,13 @@ fn without_a_terminal_top_prints_a_table_of_what_was_asked_for() {
 
 #[test]
 fn a_container_whose_monitor_stands_still_is_shown_without_waiting_for_it() {
-    use nix::sys::signal::{Signal, kill};
     elastic(|c| {
         c.up();
         is_granted_less(c);
         let record = row_of(c);
         assert_eq!(record["attended"], true);
         let monitor = crate::grants::monitor(c);
-        let monitor = nix::unistd::Pid::from_raw(monitor);
+        let monitor = Pid::from_raw(monitor);
         kill(monitor, Signal::SIGSTOP).expect("stop");
         let start = std::time::Instant::now();
         let row = row_of(c);
@@ -140,6 +148,76 @@ fn top_refuses_what_makes_no_sense() {
             let outcome = Cmd::new(c.program()).args(words).output();
             assert_ne!(outcome.code, 0, "{outcome}");
             assert!(outcome.stderr.contains(reason), "{outcome}");
+        }
+    });
+}
+
+/// How somebody ends it.
+#[derive(Debug, Clone, Copy)]
+enum Ending {
+    Key(&'static str),
+    Signal(Signal),
+}
+
+#[test]
+fn the_live_screen_obeys_keys_and_leaves_the_terminal_as_it_was() {
+    // The sequences that begin and end the other screen.
+    const BEGIN: &str = "\u{1b}[?1049h";
+    const END: &str = "\u{1b}[?1049l";
+    let endings = [
+        Ending::Key("q"),
+        Ending::Key("\u{3}"),
+        Ending::Signal(Signal::SIGTERM),
+    ];
+    elastic(|c| {
+        c.up();
+        is_granted_less(c);
+        for ending in endings {
+            let (mut master, slave) = open_pty();
+            let size = |rows, columns| {
+                set_size(slave.as_fd(), TerminalSize { rows, columns }).expect("size");
+            };
+            size(30, 120);
+            let before = tcgetattr(&slave).expect("settings");
+            let cmd = c.cmd().args(["top", "--interval", "200ms"]);
+            let mut command = cmd
+                .env("TERM", "xterm")
+                .env("LC_ALL", "C.UTF-8")
+                .into_inner();
+            let stdio = || Stdio::from(slave.try_clone().expect("clone"));
+            command.stdin(stdio()).stdout(stdio()).stderr(stdio());
+            let mut child = spawn_plain(&mut command);
+            drop(command);
+            master.until(BEGIN);
+            master.until("GRANT");
+            master.until("known");
+            assert_ne!(tcgetattr(&slave).expect("settings"), before);
+            master.send("?");
+            master.until("control-c");
+            master.send("q/known\r\r");
+            // The details of the only one that is shown.
+            master.until("anonymous");
+            master.until("reclaimable");
+            size(10, 40);
+            let pid = i32::try_from(child.id()).expect("pid");
+            kill(Pid::from_raw(pid), Signal::SIGWINCH).expect("resize");
+            master.send("q");
+            match ending {
+                Ending::Key(key) => master.send(key),
+                Ending::Signal(signal) => kill(Pid::from_raw(pid), signal).expect("signal"),
+            }
+            let status = eventually(|| child.try_wait().expect("wait"));
+            if status.is_none() {
+                let _ = child.kill();
+            }
+            assert_eq!(
+                status.and_then(|status| status.code()),
+                Some(0),
+                "{ending:?}"
+            );
+            assert_eq!(tcgetattr(&slave).expect("settings"), before, "{ending:?}");
+            drop(slave);
+            assert!(master.rest().contains(END), "{ending:?}");
         }
     });
 }

@@ -5,6 +5,7 @@ mod control;
 mod cost;
 mod exec;
 mod explain;
+mod metrics;
 mod plot;
 pub(super) mod profile;
 mod top;
@@ -28,6 +29,7 @@ pub(super) use control::{Addressee, Bind, Phase};
 pub(super) use cost::{Cost, Measured};
 pub(super) use exec::Exec;
 pub(super) use explain::Explain;
+pub(super) use metrics::Metrics;
 pub(super) use plot::{
     Files as PlotFiles, Hull as PlotHull, Inputs as PlotInputs, Kind as PlotKind, Plot,
     Run as PlotRun, Target,
@@ -166,6 +168,8 @@ pub(super) enum Verb {
     Plot(Plot),
     /// Show the memory of all containers of this host, live
     Top(Top),
+    /// Print the figures of all containers of this host for Prometheus
+    Metrics(Metrics),
     /// Say that a request of a function begins or ends in a container
     Phase(Phase),
     /// Say which function a container is an instance of, after its start

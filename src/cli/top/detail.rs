@@ -183,7 +183,8 @@ fn picture(lately: &Lately, top: u16, height: u16, canvas: &mut Canvas<'_>) {
         u64::try_from(scaled).unwrap_or(whole).min(whole)
     };
     for (x, (usage, grant)) in (SCALE..).zip(shown()) {
-        let usage = usage.map_or(0, level);
+        // Something is shown of everything that there is.
+        let usage = usage.map_or(0, |usage| level(usage).max(u64::from(usage > Bytes::ZERO)));
         let grant = grant.map(|grant| level(grant).saturating_sub(1) / 8);
         for line in 0..height {
             let (y, from) = (top + height - 1 - line, u64::from(line) * 8);

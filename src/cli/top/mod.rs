@@ -11,7 +11,7 @@ mod table;
 use std::io::IsTerminal;
 
 use super::args::Top;
-use super::survey::Survey;
+use super::survey::{Patience, Survey};
 use super::{Failure, output};
 use app::App;
 use rows::Order;
@@ -22,7 +22,7 @@ pub(super) fn run(args: &Top) -> Result<(), Failure> {
         reverse: args.reverse,
     };
     let is_live = !args.once && !args.json && is_screen();
-    let mut survey = Survey::default();
+    let mut survey = Survey::new(Patience::SHORT);
     let mut view = survey.look()?;
     if is_live {
         let mut app = App::new(view, order, &args.filter);

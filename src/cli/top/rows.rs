@@ -147,8 +147,9 @@ pub(super) fn cells(row: &Row) -> [String; 11] {
     let text = |text: Option<&str>| text.map_or_else(dash, printable);
     let phase = match (&row.phase, row.attended) {
         (Some(phase), _) => phase.clone(),
-        (None, _) if row.mode == crate::model::Mode::Off => dash(),
-        (None, _) => "unattended".to_owned(),
+        (None, true) => dash(),
+        (None, false) if row.mode == crate::model::Mode::Off => dash(),
+        (None, false) => "unattended".to_owned(),
     };
     [
         printable(&row.namespace),

@@ -170,7 +170,9 @@ fn style_of(row: &Row, title: &str, canvas: &Canvas<'_>) -> Style {
             canvas.coloured(Color::Red)
         }
         "BECAUSE" if rows::is_harm(row) => canvas.coloured(Color::Yellow),
-        "PHASE" if !row.attended => canvas.coloured(Color::Yellow),
+        "PHASE" if !row.attended && row.mode != crate::model::Mode::Off => {
+            canvas.coloured(Color::Yellow)
+        }
         _ => Style::new(),
     }
 }
@@ -211,3 +213,6 @@ fn help(canvas: &mut Canvas<'_>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
