@@ -13,6 +13,7 @@ mod output;
 mod picture;
 mod plot;
 mod profile;
+mod report;
 mod survey;
 mod top;
 mod trace;
@@ -327,6 +328,7 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
         )?,
         Verb::Plot(verb) => plot::run(&verb)?,
         Verb::Metrics(verb) => metrics::run(&verb)?,
+        Verb::Report(verb) => report::run(&verb, config)?,
         Verb::Top(verb) => top::run(&verb)?,
         Verb::Phase(verb) => tell(&verb.container, &verb.request().map_err(Failure::new)?)?,
         Verb::Bind(verb) => tell(&verb.container, &verb.request())?,

@@ -73,7 +73,7 @@ fn store(c: &Case) -> PathBuf {
     c.bundle.path().join("store")
 }
 
-fn key(c: &Case) -> FunctionKey {
+pub fn key(c: &Case) -> FunctionKey {
     let namespace = c.root().file_name().expect("name").to_string_lossy();
     FunctionKey::new(&namespace, "known")
 }

@@ -58,6 +58,7 @@ mod process;
 mod profile;
 mod program;
 mod propagation;
+mod report;
 mod seccomp;
 mod seccomp_profile;
 mod stdio;

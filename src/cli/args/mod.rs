@@ -8,6 +8,7 @@ mod explain;
 mod metrics;
 mod plot;
 pub(super) mod profile;
+mod report;
 mod top;
 mod trace;
 mod update;
@@ -35,6 +36,7 @@ pub(super) use plot::{
     Run as PlotRun, Target,
 };
 use profile::Profile;
+pub(super) use report::Report;
 pub(super) use top::{SortKey, Top};
 pub(super) use trace::{Trace, TraceFormat};
 pub(super) use update::Update;
@@ -170,6 +172,8 @@ pub(super) enum Verb {
     Top(Top),
     /// Print the figures of all containers of this host for Prometheus
     Metrics(Metrics),
+    /// Write a page of HTML about a function or this host
+    Report(Report),
     /// Say that a request of a function begins or ends in a container
     Phase(Phase),
     /// Say which function a container is an instance of, after its start

@@ -4,7 +4,7 @@ mod app;
 mod columns;
 mod detail;
 mod live;
-mod rows;
+pub(super) mod rows;
 mod screen;
 mod table;
 

@@ -84,7 +84,7 @@ pub(super) fn matches(row: &Row, text: &str) -> bool {
 }
 
 /// A size in MB of 2^20 bytes, from 10 GB on in GB.
-pub(super) fn size(bytes: Bytes) -> String {
+pub(in crate::cli) fn size(bytes: Bytes) -> String {
     let tenths =
         |unit: u64| (u128::from(bytes.get()) * 10 + u128::from(unit / 2)) / u128::from(unit);
     const MIB: u64 = 1 << 20;
@@ -97,23 +97,23 @@ pub(super) fn size(bytes: Bytes) -> String {
 }
 
 /// The same of what may be missing.
-pub(super) fn size_or_dash(bytes: Option<Bytes>) -> String {
+pub(in crate::cli) fn size_or_dash(bytes: Option<Bytes>) -> String {
     bytes.map_or_else(dash, size)
 }
 
 /// Byte seconds as GiB-s with two digits.
-pub(super) fn gib_seconds(byte_seconds: u64) -> String {
+pub(in crate::cli) fn gib_seconds(byte_seconds: u64) -> String {
     let hundredths = (u128::from(byte_seconds) * 100 + (1 << 29)) >> 30;
     format!("{}.{:02}", hundredths / 100, hundredths % 100)
 }
 
 /// A share as a percentage.
-pub(super) fn percent(share: f64) -> String {
+pub(in crate::cli) fn percent(share: f64) -> String {
     format!("{:.1}%", share * 100.0)
 }
 
 /// A time that has passed: in the largest unit of which there is one.
-pub(super) fn age(seconds: f64) -> String {
+pub(in crate::cli) fn age(seconds: f64) -> String {
     let units = [("d", 86_400.0), ("h", 3600.0), ("m", 60.0)];
     let found = units.into_iter().find(|(_, unit)| seconds >= *unit);
     match found {
@@ -123,7 +123,7 @@ pub(super) fn age(seconds: f64) -> String {
     }
 }
 
-pub(super) fn dash() -> String {
+pub(in crate::cli) fn dash() -> String {
     "-".to_owned()
 }
 
