@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::common::command::spawn_plain;
 use crate::common::pty::open_pty;
-use crate::common::{eventually, wait_until};
+use crate::common::{DEADLINE, eventually, wait_until};
 use crate::grants::{CEILING, elastic, is_granted_less};
 use crate::harness::{Case, Cmd, cgroups, ours};
 
@@ -79,7 +79,7 @@ fn top_tells_what_the_control_group_has() {
         let most = CEILING as f64 * seconds;
         let counted = ceiling as f64;
         assert!(
-            counted <= most * 1.001 && counted > most - 1.2 * CEILING as f64,
+            counted <= most * 1.001 && counted > most - 1.5 * CEILING as f64,
             "{row}"
         );
         assert!(area(&row, "staticByteSeconds") < ceiling);
@@ -133,7 +133,7 @@ fn a_container_whose_monitor_stands_still_is_shown_without_waiting_for_it() {
         assert_eq!(row["attended"], false, "{row}");
         assert_eq!(row["phase"], Value::Null);
         assert!(row["usage"].as_u64().is_some_and(|bytes| bytes > 0));
-        assert!(time.as_secs() < 5, "{time:?}");
+        assert!(time < *DEADLINE / 2, "{time:?}");
     });
 }
 

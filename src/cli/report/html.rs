@@ -5,7 +5,7 @@ const STYLE: &str = "\
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1f2328; --dim: #59636e; --line: #d1d9e0; --band: #f6f8fa; }
 @media (prefers-color-scheme: dark) { :root { --paper: #0d1117; --ink: #e6edf3; --dim: #9198a1; --line: #30363d; --band: #161b22; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 960px; padding: 16px; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, \"DejaVu Sans\", Arial, sans-serif; }
+body { margin: 0 auto; max-width: 1120px; padding: 16px; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, \"DejaVu Sans\", Arial, sans-serif; }
 h1 { font-size: 24px; line-height: 1.25; margin: 8px 0; overflow-wrap: anywhere; }
 h2 { font-size: 18px; margin: 32px 0 8px; padding-top: 8px; border-top: 1px solid var(--line); }
 p { margin: 8px 0; } .note { color: var(--dim); }

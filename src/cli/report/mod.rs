@@ -228,7 +228,6 @@ fn runs(page: &mut Page, traces: &[Run]) {
         "The newest first. Used and granted are memory over time; waste is what was granted and not used.",
     );
     let columns = [
-        Column::Name("run"),
         Column::Name("mode"),
         Column::Number("time"),
         Column::Number("peak"),
@@ -238,6 +237,8 @@ fn runs(page: &mut Page, traces: &[Run]) {
         Column::Number("waste"),
         Column::Number("limit met"),
         Column::Number("kills"),
+        // Long, and what tells least.
+        Column::Name("run"),
     ];
     let area = |area: Option<MemoryTime>| {
         area.map_or_else(rows::dash, |area| gib_seconds(area.byte_seconds()))
@@ -257,7 +258,6 @@ fn runs(page: &mut Page, traces: &[Run]) {
             Some(format!("{}.{:02}", hundredths / 100, hundredths % 100))
         });
         vec![
-            run.name.clone(),
             mode.unwrap_or_else(rows::dash),
             seconds(figures.duration),
             size_or_dash(figures.usage_peak),
@@ -269,6 +269,7 @@ fn runs(page: &mut Page, traces: &[Run]) {
             }),
             figures.met.map_or_else(rows::dash, |met| met.to_string()),
             figures.kills.to_string(),
+            run.name.clone(),
         ]
     });
     page.table(&columns, &rows.collect::<Vec<_>>());
@@ -296,13 +297,13 @@ fn containers(page: &mut Page, living: &[&Row]) {
         Column::Number("peak"),
         Column::Number("grant"),
         Column::Number("ceiling"),
+        Column::Text("last decision"),
         Column::Number("used GiB-s"),
         Column::Number("granted GiB-s"),
         Column::Number("saved GiB-s"),
         Column::Number("raised"),
         Column::Number("lowered"),
         Column::Number("met"),
-        Column::Text("last decision"),
     ];
     if has_nodes {
         columns.push(Column::Name("placement"));
@@ -338,13 +339,13 @@ fn containers(page: &mut Page, living: &[&Row]) {
             size_or_dash(row.peak),
             size_or_dash(row.grant),
             size_or_dash(row.ceiling),
+            last.unwrap_or_else(rows::dash),
             area(|areas| areas.used),
             area(|areas| areas.granted),
             area(|areas| areas.saved()),
             count(|counts| counts.raises),
             count(|counts| counts.lowers),
             count(|counts| counts.met),
-            last.unwrap_or_else(rows::dash),
         ];
         let nodes: Vec<String> = row
             .nodes
