@@ -1,16 +1,20 @@
 //! The command line: runc's verbs and options, and the commands of our own.
 //!
-//! Exit codes: 0 done; the program's own for `run` and `exec`; 1 failed, wrong usage included; 255 when `exec`
-//! could not start the process. The last line of the log says why.
+//! Exit codes: 0 done; the program's own for `run` and `exec`; 1 failed, wrong usage included; 2 when `doctor` found an
+//! error; 255 when `exec` could not start the process. The last line of the log says why.
 
 mod args;
+mod characterize;
 mod config;
 mod cost;
+mod doctor;
 mod explain;
+mod install;
 mod log;
 mod metrics;
 mod output;
 mod picture;
+mod placement;
 mod plot;
 mod profile;
 mod report;
@@ -24,6 +28,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches};
+use serde_json::Value;
 
 use crate::config::{Config, ConfigError, Mode, SystemdCgroup, main_file};
 use crate::control;
@@ -33,6 +38,7 @@ use crate::model::ContainerId;
 use crate::monitor;
 use crate::policy::identity::MODE;
 use crate::runtime::{self, RuntimeError, Store, chain};
+use crate::standin;
 use args::config::ConfigVerb;
 use args::{Args, Verb};
 
@@ -73,6 +79,15 @@ pub fn main() -> ExitCode {
             }
         };
     }
+    if standin::is_runtime() {
+        let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+        // Does not return if the call is not about a container of ours.
+        if let Err(reason) = standin::runtime(&words) {
+            log::record_usage_error(&reason);
+            eprintln!("{program}: {reason}");
+            return ExitCode::FAILURE;
+        }
+    }
     let args = match parse(&program) {
         Ok(args) => args,
         Err(code) => return code,
@@ -98,6 +113,8 @@ pub fn main() -> ExitCode {
                 return ExitCode::FAILURE;
             }
         }
+        // It says so itself.
+        (Some(_), Verb::Doctor(_)) => {}
         (Some(err), _) => tracing::warn!("configuration not used: {}", chain(&err)),
     }
     match execute(&program, args, &config) {
@@ -210,6 +227,13 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
         let hold = hold(&id);
         Ok((container, hold))
     };
+    let around = |config_file| trace::Surroundings {
+        config: config.clone(),
+        config_file,
+        root: root.clone(),
+        systemd_cgroup: systemd,
+        debug: args.debug,
+    };
     match args.verb {
         Verb::Create(verb) => {
             let prefix = format!("{program} create failed");
@@ -217,7 +241,12 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
             let (id, options) = verb
                 .options(systemd)
                 .map_err(|err| prefixed(&prefix, &err, 1))?;
-            runtime::create(&store, &id, &options).map_err(|err| prefixed(&prefix, &err, 1))?;
+            let ratio = verb.local_ratio;
+            let place = |spec: &mut Value| crate::placement::place(config, &root, &id, spec, ratio);
+            runtime::create(&store, &id, &options, &place).map_err(|err| {
+                leave_weights(&store, &root, &id);
+                prefixed(&prefix, &err, 1)
+            })?;
         }
         Verb::Run(verb) => {
             let prefix = format!("{program} run failed");
@@ -226,8 +255,11 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
                 .create
                 .options(systemd)
                 .map_err(|err| prefixed(&prefix, &err, 1))?;
-            let code = runtime::run(&store, &id, &options, verb.detach, verb.keep)
-                .map_err(|err| prefixed(&prefix, &err, 1))?;
+            let ratio = verb.create.local_ratio;
+            let place = |spec: &mut Value| crate::placement::place(config, &root, &id, spec, ratio);
+            let code = runtime::run(&store, &id, &options, &place, verb.detach, verb.keep);
+            leave_weights(&store, &root, &id);
+            let code = code.map_err(|err| prefixed(&prefix, &err, 1))?;
             return Ok(exit_code(code));
         }
         Verb::Exec(verb) => {
@@ -244,6 +276,7 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
             return Ok(exit_code(code));
         }
         Verb::Start(verb) => {
+            crate::placement::sweep();
             let container = load(&verb.id)?;
             let is_ours = !args.observed && nix::unistd::geteuid().is_root();
             if is_ours {
@@ -261,6 +294,7 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
             let id: ContainerId = verb.id.parse().map_err(RuntimeError::InvalidId)?;
             let _hold = hold(&id);
             runtime::delete(&store, &id, verb.force)?;
+            crate::placement::forget(&root, &id);
             if !args.observed {
                 control::forget(&id, &root);
             }
@@ -314,28 +348,35 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
             let roots = explain::Roots { given, usual: root };
             explain::run(&verb, &roots, config)?;
         }
+        Verb::Placement(verb) => {
+            let given = args.root.as_ref().map(|_| root.clone());
+            placement::run(&verb, &explain::Roots { given, usual: root })?;
+        }
+        Verb::Weights(verb) => placement::weights(&verb)?,
+        Verb::Doctor(verb) => return doctor::run(&verb, args.config.as_deref()),
         Verb::Cost(verb) => cost::run(&verb, config)?,
         Verb::Profile(verb) => return profile::run(&verb, config),
-        Verb::Trace(verb) => trace::run(
-            &verb,
-            trace::Surroundings {
-                config: config.clone(),
-                config_file: args.config,
-                root,
-                systemd_cgroup: systemd,
-                debug: args.debug,
-            },
-        )?,
+        Verb::Trace(verb) => trace::run(&verb, around(args.config))?,
+        Verb::Characterize(verb) => characterize::run(&verb, around(args.config))?,
         Verb::Plot(verb) => plot::run(&verb)?,
         Verb::Metrics(verb) => metrics::run(&verb)?,
         Verb::Report(verb) => report::run(&verb, config)?,
         Verb::Top(verb) => top::run(&verb)?,
         Verb::Phase(verb) => tell(&verb.container, &verb.request().map_err(Failure::new)?)?,
         Verb::Bind(verb) => tell(&verb.container, &verb.request())?,
+        Verb::Install(verb) => install::run_install(&verb, &command("elastic-mem"))?,
+        Verb::Uninstall(verb) => install::run_uninstall(&verb)?,
         Verb::Completions(verb) => output::completions(&mut command(program), verb.shell)?,
         Verb::Man(verb) => output::man_pages(&command(program), &verb.folder)?,
     }
     Ok(0)
+}
+
+/// A container that was not created, or that has ended and was removed, relies on no weights.
+fn leave_weights(store: &Store, root: &Path, id: &ContainerId) {
+    if matches!(store.load(id), Err(RuntimeError::NotFound)) {
+        crate::placement::forget(root, id);
+    }
 }
 
 /// Tells something to whoever looks after a container.

@@ -3,13 +3,14 @@
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use clap_complete::Shell;
 use serde::Serialize;
 
 use super::Failure;
-use crate::kernel::reason;
+use crate::kernel::{reason, tty};
 use crate::runtime::StateReport;
 
 /// Prints text; a reader that has gone away is no failure.
@@ -23,6 +24,12 @@ pub(super) fn bytes(bytes: &[u8]) -> io::Result<()> {
         Err(err) if err.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
     }
+}
+
+/// Columns of the terminal that is printed to; none if it is no terminal.
+pub(super) fn width() -> Option<usize> {
+    let columns = tty::size(io::stdout().as_fd()).ok()?.columns;
+    Some(usize::from(columns)).filter(|columns| *columns > 0)
 }
 
 /// Prints JSON for people, indented.
@@ -126,7 +133,29 @@ pub(super) fn completions(command: &mut clap::Command, shell: Shell) -> io::Resu
 /// Writes one man page for the command and one for each verb.
 pub(super) fn man_pages(command: &clap::Command, folder: &Path) -> io::Result<()> {
     std::fs::create_dir_all(folder)?;
-    clap_mangen::generate_to(command.clone(), folder)
+    for (name, page) in man_page_texts(command)? {
+        std::fs::write(folder.join(name), page)?;
+    }
+    Ok(())
+}
+
+/// The man pages, by file name: one for the command and one for each verb.
+pub(super) fn man_page_texts(command: &clap::Command) -> io::Result<Vec<(String, Vec<u8>)>> {
+    fn add(command: &clap::Command, pages: &mut Vec<(String, Vec<u8>)>) -> io::Result<()> {
+        for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
+            add(verb, pages)?;
+        }
+        let man = clap_mangen::Man::new(command.clone());
+        let mut page = Vec::new();
+        man.render(&mut page)?;
+        pages.push((man.get_filename(), page));
+        Ok(())
+    }
+    let mut command = command.clone().disable_help_subcommand(true);
+    command.build();
+    let mut pages = Vec::new();
+    add(&command, &mut pages)?;
+    Ok(pages)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use crate::kernel::reason;
 use crate::model::status::{Areas, Cause, Counts};
 use crate::model::{Bytes, ClassName, ContainerId, FunctionKey, MemoryLimit, Mode, RunId};
 use crate::runtime::Store;
+use crate::sampler::Placed;
 
 /// How long one container may take to answer, and all of them together: those that stand still must not keep the others
 /// from being seen.
@@ -132,6 +133,8 @@ pub(super) struct Row {
     /// The sum over nodes with processors, and over the others, where there are both.
     pub(super) local: Option<Bytes>,
     pub(super) remote: Option<Bytes>,
+    /// What was done for the placement of its memory.
+    pub(super) placed: Option<Placed>,
 }
 
 /// Everything at one moment.
@@ -369,6 +372,7 @@ fn row(found: &Found, id: String, answer: Answer, known: &mut Known, nodes: &[No
         nodes: by_node,
         local,
         remote,
+        placed: record.placed.clone(),
     }
 }
 
@@ -430,6 +434,7 @@ pub(super) mod tests {
             nodes: BTreeMap::new(),
             local: None,
             remote: None,
+            placed: None,
         }
     }
 

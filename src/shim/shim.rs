@@ -541,6 +541,7 @@ impl Shim {
         let _held = container.hold().await;
         let args = ["update", "--resources", "-", &container.id];
         container.engine.run_with(args, streams, None).await?;
+        container.declares(resources);
         Ok(())
     }
 

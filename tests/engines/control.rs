@@ -2,16 +2,17 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::harness::{Case, Cmd, Outcome, Route, cgroups, host, skip, wait_until};
+use crate::harness::{Case, Cmd, Outcome, Route, cgroups, host, say, skip, wait_until};
 
 ours_on_every_containerd! {
     what_is_known_of_a_container_can_be_said,
     a_killed_shim_leaves_no_record,
     a_container_has_its_ceiling_while_it_is_paused_and_while_somebody_acts,
+    i5_a_sampler_that_stands_still_keeps_nobody_waiting,
 }
 
 fn folder(c: &Case, name: &str) -> PathBuf {
@@ -70,16 +71,19 @@ fn a_killed_shim_leaves_no_record(c: &mut Case) {
     c.ok("container delete @a");
 }
 
-/// Three runs that use little of what they declare are enough to grant less.
-fn a_container_has_its_ceiling_while_it_is_paused_and_while_somebody_acts(c: &mut Case) {
+const CEILING: u64 = 256 << 20;
+
+/// Starts container `a` of a function of which some runs are known: three that use little of what they declare are
+/// enough to grant less. `None` where that cannot be.
+fn granted_less(c: &mut Case) -> Option<PathBuf> {
     if cgroups::is_unified() {
-        return skip("what is asked of memory.high: tests/system");
+        skip("what is asked of memory.high: tests/system");
+        return None;
     }
     c.private_daemon();
     let settings = fs::read_to_string(c.daemon.settings()).expect("settings");
     let settings = format!("memory.mode = \"elastic\"\n{settings}");
     fs::write(c.daemon.settings(), settings).expect("settings");
-    const CEILING: u64 = 256 << 20;
     let limit = format!("--memory-limit {CEILING}");
     let flags = format!("{limit} --annotation elastic-mem.io/function=thumb");
     for name in ["b", "d", "e"] {
@@ -96,11 +100,19 @@ fn a_container_has_its_ceiling_while_it_is_paused_and_while_somebody_acts(c: &mu
         assert_eq!(outcome.code, 0, "{outcome}");
         record(&folder)["mode"] == "elastic"
     });
-    let granted = |c: &Case| {
-        let text = c.cgroup_file("a", "memory.limit_in_bytes");
-        text.trim_end().parse::<u64>().expect("limit")
-    };
     wait_until("it is granted less", || granted(c) < CEILING);
+    Some(folder)
+}
+
+fn granted(c: &Case) -> u64 {
+    let text = c.cgroup_file("a", "memory.limit_in_bytes");
+    text.trim_end().parse().expect("limit")
+}
+
+fn a_container_has_its_ceiling_while_it_is_paused_and_while_somebody_acts(c: &mut Case) {
+    let Some(folder) = granted_less(c) else {
+        return;
+    };
     c.ok("task pause @a");
     assert_eq!(granted(c), CEILING, "when pause has answered");
     std::thread::sleep(Duration::from_millis(300));
@@ -114,4 +126,103 @@ fn a_container_has_its_ceiling_while_it_is_paused_and_while_somebody_acts(c: &mu
     assert_eq!(outcome.code, 3, "{outcome}");
     c.down("a");
     assert!(!folder.exists(), "the record stays");
+}
+
+/// A thread that is not run, by a control group of its own.
+struct Frozen(PathBuf);
+
+impl Frozen {
+    fn thread(task: i32) -> Self {
+        let folder = PathBuf::from(format!("/sys/fs/cgroup/freezer/elastic-mem-test-{task}"));
+        fs::create_dir(&folder).expect("control group");
+        let frozen = Self(folder);
+        fs::write(frozen.0.join("tasks"), task.to_string()).expect("tasks");
+        frozen.set("FROZEN");
+        frozen
+    }
+
+    fn set(&self, state: &str) {
+        let file = self.0.join("freezer.state");
+        fs::write(&file, state).expect("state");
+        wait_until(state, || {
+            fs::read_to_string(&file).is_ok_and(|text| text.trim() == state)
+        });
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.set("THAWED");
+        let tasks = fs::read_to_string(self.0.join("tasks")).unwrap_or_default();
+        for task in tasks.lines() {
+            // It may have ended.
+            let _ = fs::write("/sys/fs/cgroup/freezer/tasks", task);
+        }
+        fs::remove_dir(&self.0).expect("control group");
+    }
+}
+
+/// The thread of this name of the shim.
+fn thread(shim: i32, name: &str) -> i32 {
+    let tasks = fs::read_dir(format!("/proc/{shim}/task")).expect("threads");
+    let is_it = |path: &PathBuf| {
+        fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == name)
+    };
+    let found = tasks.flatten().map(|task| task.path()).find(is_it);
+    let found = found.unwrap_or_else(|| panic!("no thread {name}"));
+    let id = found
+        .file_name()
+        .expect("id")
+        .to_string_lossy()
+        .into_owned();
+    id.parse().expect("id")
+}
+
+fn i5_a_sampler_that_stands_still_keeps_nobody_waiting(c: &mut Case) {
+    if !Path::new("/sys/fs/cgroup/freezer/tasks").exists() {
+        return skip("only the freezer of cgroup v1 stops a thread");
+    }
+    let Some(folder) = granted_less(c) else {
+        return;
+    };
+    let frozen = Frozen::thread(thread(c.shim_pid("a"), "sampler"));
+    let start = Instant::now();
+    wait_until("the guardian gives the limit back", || {
+        granted(c) == CEILING
+    });
+    let given_back = start.elapsed();
+    let mut longest = Duration::ZERO;
+    let mut soon = |what: &str, act: &mut dyn FnMut()| {
+        let start = Instant::now();
+        act();
+        let took = start.elapsed();
+        longest = longest.max(took);
+        assert!(took < Duration::from_secs(5), "{what}: {took:?}");
+    };
+    soon("exec", &mut || {
+        let outcome = c.exec("", "a", "x", "exit 3").output();
+        assert_eq!(outcome.code, 3, "{outcome}");
+    });
+    soon("metrics", &mut || {
+        c.ok("task metrics @a");
+    });
+    soon("pause", &mut || {
+        c.ok("task pause @a");
+    });
+    soon("resume", &mut || {
+        c.ok("task resume @a");
+    });
+    soon("kill", &mut || {
+        c.ok("task kill -s KILL @a");
+    });
+    c.wait_for("a", "STOPPED");
+    soon("delete", &mut || {
+        c.call("task delete @a");
+    });
+    say(&format!(
+        "limit back after {given_back:?}, longest verb {longest:?}"
+    ));
+    drop(frozen);
+    c.ok("container delete @a");
+    wait_until("the record is gone", || !folder.exists());
 }

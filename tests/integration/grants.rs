@@ -136,6 +136,15 @@ pub fn monitor(c: &Case) -> i32 {
     found.into_iter().find(is_monitor).expect("a monitor")
 }
 
+/// The guardian of its monitor, if there is one but `not`.
+fn guardian(c: &Case, not: i32) -> Option<i32> {
+    let found = c.processes().into_iter().map(|(pid, _)| pid);
+    found.into_iter().find(|pid| {
+        let name = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        *pid != not && name.contains("guardian")
+    })
+}
+
 #[test]
 fn i2_an_idle_container_is_granted_what_it_needs_and_never_more_than_declared() {
     elastic(|c| {
@@ -222,21 +231,38 @@ fn i3_a_monitor_that_stands_still_leaves_no_limit_behind() {
     });
 }
 
+/// With nobody left of those who watch over each other, whoever comes next gives the limit back before it acts.
+#[test]
+fn i3_the_next_verb_gives_back_what_a_monitor_and_a_guardian_had_taken() {
+    elastic(|c| {
+        c.up();
+        is_granted_less(c);
+        let both = [monitor(c), guardian(c, 0).expect("a guardian")];
+        // Neither sees the other's end.
+        for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+            for pid in both {
+                assert!(processes::signal(pid, signal), "{signal} {pid}");
+            }
+        }
+        wait_until("both are gone", || {
+            both.iter().all(|pid| !processes::is_alive(*pid))
+        });
+        assert!(grant(c).is_some(), "nobody gave it back");
+        // It needs more than was granted.
+        c.ok("exec ID dd if=/dev/zero of=/dev/null bs=100M count=1");
+        is_given_back(c);
+        assert_eq!(oom_kills(c), "0");
+    });
+}
+
 #[test]
 fn i3_a_killed_guardian_is_replaced() {
     elastic(|c| {
         c.up();
         is_granted_less(c);
-        let guardian = |not: i32| {
-            let found = c.processes().into_iter().map(|(pid, _)| pid);
-            found.into_iter().find(|pid| {
-                let name = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                *pid != not && name.contains("guardian")
-            })
-        };
-        let first = guardian(0).expect("a guardian");
+        let first = guardian(c, 0).expect("a guardian");
         assert!(processes::signal(first, Signal::SIGKILL));
-        wait_until("another one", || guardian(first).is_some());
+        wait_until("another one", || guardian(c, first).is_some());
         is_granted_less(c);
         assert!(processes::signal(monitor(c), Signal::SIGKILL));
         is_given_back(c);

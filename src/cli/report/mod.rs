@@ -347,11 +347,18 @@ fn containers(page: &mut Page, living: &[&Row]) {
             count(|counts| counts.lowers),
             count(|counts| counts.met),
         ];
-        let nodes: Vec<String> = row
+        let mut nodes: Vec<String> = row
             .nodes
             .iter()
             .map(|(node, bytes)| format!("node {node} {}", size(*bytes)))
             .collect();
+        if let Some(placed) = &row.placed {
+            nodes.push(format!(
+                "{} pages moved, {} to be moved",
+                placed.moved, placed.pending
+            ));
+            nodes.extend(placed.why.clone());
+        }
         cells.push(nodes.join(", "));
         cells
     });
