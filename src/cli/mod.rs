@@ -11,11 +11,15 @@ mod doctor;
 mod explain;
 mod install;
 mod log;
+mod metrics;
 mod output;
 mod picture;
 mod placement;
 mod plot;
 mod profile;
+mod report;
+mod survey;
+mod top;
 mod trace;
 
 use std::ffi::OsString;
@@ -355,6 +359,9 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
         Verb::Trace(verb) => trace::run(&verb, around(args.config))?,
         Verb::Characterize(verb) => characterize::run(&verb, around(args.config))?,
         Verb::Plot(verb) => plot::run(&verb)?,
+        Verb::Metrics(verb) => metrics::run(&verb)?,
+        Verb::Report(verb) => report::run(&verb, config)?,
+        Verb::Top(verb) => top::run(&verb)?,
         Verb::Phase(verb) => tell(&verb.container, &verb.request().map_err(Failure::new)?)?,
         Verb::Bind(verb) => tell(&verb.container, &verb.request())?,
         Verb::Install(verb) => install::run_install(&verb, &command("elastic-mem"))?,

@@ -20,6 +20,13 @@ pub struct Found {
     pub record: Record,
 }
 
+impl Found {
+    /// The name of the container.
+    pub fn id(&self) -> Option<String> {
+        Some(self.folder.path().file_name()?.to_str()?.to_owned())
+    }
+}
+
 /// The namespace of containers whose state lies in `root`: that of containerd, `moby`, or else a name made from the
 /// folder's. It is short, so that the path of a socket below it fits into an address (unix(7)).
 pub fn namespace_of(root: &Path) -> String {
@@ -82,9 +89,7 @@ pub fn by_root(id: &ContainerId, root: &Path) -> Option<Found> {
 
 /// The names of all containers that somebody looks after.
 pub fn ids() -> BTreeSet<String> {
-    all(Path::new(STATE))
-        .filter_map(|found| Some(found.folder.path().file_name()?.to_str()?.to_owned()))
-        .collect()
+    all().filter_map(|found| found.id()).collect()
 }
 
 /// The names of all containers that there is anything of, as `NAMESPACE/NAME`, whether somebody looks after them or not.
@@ -117,7 +122,12 @@ fn all_of(state: &Path, id: &ContainerId) -> impl Iterator<Item = Found> {
 }
 
 /// All containers of the host.
-pub(super) fn all(state: &Path) -> impl Iterator<Item = Found> {
+pub fn all() -> impl Iterator<Item = Found> {
+    all_in(Path::new(STATE))
+}
+
+/// The same below another folder.
+pub(super) fn all_in(state: &Path) -> impl Iterator<Item = Found> {
     namespaces(state).flat_map(move |namespace| {
         let ids = names(&state.join(&namespace));
         ids.filter_map(move |id| {
@@ -206,6 +216,6 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(err.contains("/one)") && err.contains("c"), "{err}");
-        assert_eq!(all(state).count(), 3);
+        assert_eq!(all_in(state).count(), 3);
     }
 }

@@ -6,6 +6,7 @@
 pub mod cgroup;
 pub mod children;
 pub mod exe;
+pub mod host;
 pub mod keyring;
 pub mod mount;
 pub mod numa;

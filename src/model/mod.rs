@@ -17,6 +17,7 @@ pub mod profile;
 mod quantile;
 mod setting;
 mod size;
+pub mod status;
 pub mod trace;
 
 pub use function::{ClassName, FunctionKey, InvalidName, RunId};

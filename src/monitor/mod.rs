@@ -125,6 +125,11 @@ fn look_after(
     // How it ended is told to its parent alone.
     let ended = watched.ended(None);
     drop(server);
+    // An error means that there was no trace.
+    let _ = ended.read.blocking_recv();
+    if let Some((_, status)) = watched.status() {
+        control::count(&record, &status);
+    }
     record.remove();
     waited?;
     if let Ok(Some(path)) = ended.written.blocking_recv() {

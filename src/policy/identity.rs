@@ -60,10 +60,13 @@ const MOST_CHARACTERS: usize = 128;
 pub const INPUT_BYTES_FEATURE: &str = "input-bytes";
 
 const VARIABLES: [&str; 3] = ["ELASTIC_MEM_FUNCTION", "K_SERVICE", "NUCLIO_FUNCTION_NAME"];
-/// Annotations of containerd's CRI plugin (containerd, `pkg/cri/annotations`).
-const POD_NAMESPACE: &str = "io.kubernetes.cri.sandbox-namespace";
-const POD_NAME: &str = "io.kubernetes.cri.sandbox-name";
-const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
+// Annotations of containerd's CRI plugin (containerd, `pkg/cri/annotations`).
+/// The namespace of the pod.
+pub const POD_NAMESPACE: &str = "io.kubernetes.cri.sandbox-namespace";
+/// The pod.
+pub const POD_NAME: &str = "io.kubernetes.cri.sandbox-name";
+/// The name of the container in its pod.
+pub const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
 const IMAGE: &str = "io.kubernetes.cri.image-name";
 const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
 /// Containers that every pod of Knative, Nuclio and OpenWhisk has by the same name.

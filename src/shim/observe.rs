@@ -202,6 +202,13 @@ impl Observed {
         }
     }
 
+    /// Has its end counted, if it has started.
+    pub(super) fn count(&self, folder: &Folder) {
+        if let Some((_, status)) = self.watched.as_ref().and_then(Watched::status) {
+            control::count(folder, &status);
+        }
+    }
+
     /// Waits until its control group is not needed any more; what remains of the observation.
     pub(super) async fn leave(&self) -> Option<Ended> {
         let ended = self

@@ -185,6 +185,23 @@ fn every_option_is_documented_with_default_and_values() {
             );
         }
     }
+    // And no other.
+    let is_key = |word: &str| {
+        let mut parts = word.split('.');
+        let is_part = |part: &str| part.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+        parts.clone().count() == 2 && parts.all(|part| !part.is_empty() && is_part(part))
+    };
+    let rows = text.lines().filter_map(|line| {
+        let (word, _) = line.strip_prefix("| `")?.split_once("` |")?;
+        Some(word).filter(|word| is_key(word))
+    });
+    let rows: BTreeSet<_> = rows.collect();
+    assert_eq!(rows, OPTIONS.iter().map(|info| info.key).collect());
+    let functions = text
+        .lines()
+        .skip_while(|line| *line != "| key | values | meaning |");
+    let rows = functions.skip(2).take_while(|line| line.starts_with('|'));
+    assert_eq!(rows.count(), FUNCTION_OPTIONS.len());
     let plain = text.replace('`', "");
     for info in FUNCTION_OPTIONS {
         let row = format!("| {} | {} | {} |", info.key, info.values, info.meaning);

@@ -38,3 +38,5 @@ mod placement;
 mod swap;
 mod systemd;
 mod tiers;
+#[path = "../integration/top.rs"]
+mod top;

@@ -38,7 +38,7 @@ class Stop:
 
 
 # What any guest can be asked, whatever its memory is like.
-CGROUPS = Group("system", ("cgroup2::", "devices::", "grants::", "lever::"))
+CGROUPS = Group("system", ("cgroup2::", "devices::", "grants::", "lever::", "top::"))
 
 # Verbs whose work is another with cgroup v2. Tests of what only v1 has would skip.
 VERBS = Group(

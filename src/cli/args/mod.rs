@@ -8,9 +8,12 @@ pub(super) mod doctor;
 mod exec;
 mod explain;
 mod install;
+mod metrics;
 pub(super) mod placement;
 mod plot;
 pub(super) mod profile;
+mod report;
+mod top;
 mod trace;
 mod update;
 
@@ -35,12 +38,15 @@ use doctor::Doctor;
 pub(super) use exec::Exec;
 pub(super) use explain::Explain;
 pub(super) use install::{Install, Uninstall};
+pub(super) use metrics::Metrics;
 use placement::{Placement, Weights};
 pub(super) use plot::{
     Files as PlotFiles, Hull as PlotHull, Inputs as PlotInputs, Kind as PlotKind, Plot,
     Run as PlotRun, Target,
 };
 use profile::Profile;
+pub(super) use report::Report;
+pub(super) use top::{SortKey, Top};
 pub(super) use trace::{Function, Trace, TraceFormat};
 pub(super) use update::Update;
 
@@ -179,6 +185,12 @@ pub(super) enum Verb {
     Characterize(Box<Characterize>),
     /// Draw memory over time: hulls, shapes, classes, inputs, runs
     Plot(Plot),
+    /// Show the memory of all containers of this host, live
+    Top(Top),
+    /// Print the figures of all containers of this host for Prometheus
+    Metrics(Metrics),
+    /// Write a page of HTML about a function or this host
+    Report(Report),
     /// Say that a request of a function begins or ends in a container
     Phase(Phase),
     /// Say which function a container is an instance of, after its start

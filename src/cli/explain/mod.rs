@@ -159,7 +159,7 @@ fn of_container(found: Found, config: &Config) -> Result<Explained, Failure> {
     let known = match cgroup.version {
         Version::V1 => record.as_ref().map(|record| record.ceiling),
         // Nobody but the engine changes it.
-        Version::V2 => meter.as_ref().map(|meter| finite(meter.limits().0?)),
+        Version::V2 => meter.as_ref().map(|meter| meter.limits().0?.bytes()),
     };
     if let Some(known) = known.filter(|known| *known != explained.ceiling()) {
         // It was updated.
@@ -172,7 +172,7 @@ fn of_container(found: Found, config: &Config) -> Result<Explained, Failure> {
     explained.state = meter.and_then(|meter| {
         let (limit, high) = meter.limits();
         let both = limit.into_iter().chain(high).reduce(MemoryLimit::lower);
-        let limit = both.and_then(finite);
+        let limit = both.and_then(MemoryLimit::bytes);
         let composition = meter.composition().ok();
         Some(State {
             status: container.status(),
@@ -190,13 +190,6 @@ fn of_container(found: Found, config: &Config) -> Result<Explained, Failure> {
         })
     });
     Ok(explained)
-}
-
-fn finite(limit: MemoryLimit) -> Option<Bytes> {
-    match limit {
-        MemoryLimit::Bytes(bytes) => u64::try_from(bytes).ok().map(Bytes::new),
-        MemoryLimit::None => None,
-    }
 }
 
 /// What a plan is made for.
