@@ -51,6 +51,7 @@ demo: build ## Run real functions below containerd, observed and elastic
 bench: build ## Run all benchmarks, quickly: bench/* --quick
 	@scripts/setup bench
 	$(CARGO) bench --locked --bench cost --no-run
+	$(CARGO) build --locked --example adaptive
 	@scripts/bench --quick
 
 install: ## Install binary, completions, man pages and configuration below $(DESTDIR)$(PREFIX)

@@ -40,6 +40,7 @@ pub mod kernel;
 pub mod log;
 pub mod model;
 pub mod monitor;
+pub mod placement;
 pub mod plot;
 pub mod policy;
 pub mod profile;

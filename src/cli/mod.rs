@@ -4,6 +4,7 @@
 //! error; 255 when `exec` could not start the process. The last line of the log says why.
 
 mod args;
+mod characterize;
 mod config;
 mod cost;
 mod doctor;
@@ -11,6 +12,7 @@ mod explain;
 mod log;
 mod output;
 mod picture;
+mod placement;
 mod plot;
 mod profile;
 mod trace;
@@ -21,6 +23,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches};
+use serde_json::Value;
 
 use crate::config::{Config, ConfigError, Mode, SystemdCgroup, main_file};
 use crate::control;
@@ -219,6 +222,13 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
         let hold = hold(&id);
         Ok((container, hold))
     };
+    let around = |config_file| trace::Surroundings {
+        config: config.clone(),
+        config_file,
+        root: root.clone(),
+        systemd_cgroup: systemd,
+        debug: args.debug,
+    };
     match args.verb {
         Verb::Create(verb) => {
             let prefix = format!("{program} create failed");
@@ -226,7 +236,12 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
             let (id, options) = verb
                 .options(systemd)
                 .map_err(|err| prefixed(&prefix, &err, 1))?;
-            runtime::create(&store, &id, &options).map_err(|err| prefixed(&prefix, &err, 1))?;
+            let ratio = verb.local_ratio;
+            let place = |spec: &mut Value| crate::placement::place(config, &root, &id, spec, ratio);
+            runtime::create(&store, &id, &options, &place).map_err(|err| {
+                leave_weights(&store, &root, &id);
+                prefixed(&prefix, &err, 1)
+            })?;
         }
         Verb::Run(verb) => {
             let prefix = format!("{program} run failed");
@@ -235,8 +250,11 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
                 .create
                 .options(systemd)
                 .map_err(|err| prefixed(&prefix, &err, 1))?;
-            let code = runtime::run(&store, &id, &options, verb.detach, verb.keep)
-                .map_err(|err| prefixed(&prefix, &err, 1))?;
+            let ratio = verb.create.local_ratio;
+            let place = |spec: &mut Value| crate::placement::place(config, &root, &id, spec, ratio);
+            let code = runtime::run(&store, &id, &options, &place, verb.detach, verb.keep);
+            leave_weights(&store, &root, &id);
+            let code = code.map_err(|err| prefixed(&prefix, &err, 1))?;
             return Ok(exit_code(code));
         }
         Verb::Exec(verb) => {
@@ -253,6 +271,7 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
             return Ok(exit_code(code));
         }
         Verb::Start(verb) => {
+            crate::placement::sweep();
             let container = load(&verb.id)?;
             let is_ours = !args.observed && nix::unistd::geteuid().is_root();
             if is_ours {
@@ -270,6 +289,7 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
             let id: ContainerId = verb.id.parse().map_err(RuntimeError::InvalidId)?;
             let _hold = hold(&id);
             runtime::delete(&store, &id, verb.force)?;
+            crate::placement::forget(&root, &id);
             if !args.observed {
                 control::forget(&id, &root);
             }
@@ -324,18 +344,15 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
             explain::run(&verb, &roots, config)?;
         }
         Verb::Doctor(verb) => return doctor::run(&verb, args.config.as_deref()),
+        Verb::Placement(verb) => {
+            let given = args.root.as_ref().map(|_| root.clone());
+            placement::run(&verb, &explain::Roots { given, usual: root })?;
+        }
+        Verb::Weights(verb) => placement::weights(&verb)?,
         Verb::Cost(verb) => cost::run(&verb, config)?,
         Verb::Profile(verb) => return profile::run(&verb, config),
-        Verb::Trace(verb) => trace::run(
-            &verb,
-            trace::Surroundings {
-                config: config.clone(),
-                config_file: args.config,
-                root,
-                systemd_cgroup: systemd,
-                debug: args.debug,
-            },
-        )?,
+        Verb::Trace(verb) => trace::run(&verb, around(args.config))?,
+        Verb::Characterize(verb) => characterize::run(&verb, around(args.config))?,
         Verb::Plot(verb) => plot::run(&verb)?,
         Verb::Phase(verb) => tell(&verb.container, &verb.request().map_err(Failure::new)?)?,
         Verb::Bind(verb) => tell(&verb.container, &verb.request())?,
@@ -343,6 +360,13 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
         Verb::Man(verb) => output::man_pages(&command(program), &verb.folder)?,
     }
     Ok(0)
+}
+
+/// A container that was not created, or that has ended and was removed, relies on no weights.
+fn leave_weights(store: &Store, root: &Path, id: &ContainerId) {
+    if matches!(store.load(id), Err(RuntimeError::NotFound)) {
+        crate::placement::forget(root, id);
+    }
 }
 
 /// Tells something to whoever looks after a container.

@@ -11,6 +11,7 @@ use toml::Value;
 
 use super::schema::{OptionInfo, Refusal};
 use super::{Config, Mode, Origin, Setting, values};
+use crate::model::placement::{LocalRatio, PlacementPolicy};
 use crate::model::{Bytes, ClassName, FunctionKey};
 use crate::policy::settings::FunctionSettings;
 
@@ -18,7 +19,7 @@ use crate::policy::settings::FunctionSettings;
 pub(super) const FUNCTIONS: &str = "functions";
 
 /// The keys of a table, in the order of [`FunctionSettings::settings`].
-pub const FUNCTION_OPTIONS: [OptionInfo; 11] = [
+pub const FUNCTION_OPTIONS: [OptionInfo; 13] = [
     OptionInfo {
         key: "mode",
         values: values::MODE,
@@ -74,6 +75,16 @@ pub const FUNCTION_OPTIONS: [OptionInfo; 11] = [
         values: values::STEP,
         meaning: "As memory.step.",
     },
+    OptionInfo {
+        key: "placement",
+        values: values::PLACEMENT,
+        meaning: "As placement.policy.",
+    },
+    OptionInfo {
+        key: "local-ratio",
+        values: values::RATIO,
+        meaning: "The share of its memory that is to be local. Counts before placement.",
+    },
 ];
 
 /// What one table sets.
@@ -90,6 +101,8 @@ pub struct FunctionTable {
     hold: Option<Setting<Duration>>,
     keep_alive: Option<Setting<bool>>,
     step: Option<Setting<Bytes>>,
+    placement: Option<Setting<PlacementPolicy>>,
+    local_ratio: Option<Setting<LocalRatio>>,
 }
 
 impl FunctionTable {
@@ -121,6 +134,11 @@ impl FunctionTable {
             "hold" => put(&mut self.hold, values::hold(value), origin, wanted),
             "keep-alive" => put(&mut self.keep_alive, value.as_bool(), origin, wanted),
             "step" => put(&mut self.step, values::step(value), origin, wanted),
+            "placement" => {
+                let value = values::placement(value);
+                put(&mut self.placement, value, origin, wanted)
+            }
+            "local-ratio" => put(&mut self.local_ratio, values::ratio(value), origin, wanted),
             _ => Err(Refusal::UnknownKey),
         }
     }
@@ -175,6 +193,11 @@ impl Config {
                 &self.memory_keep_alive,
             ),
             step: or(first(tables, |table| &table.step), &self.memory_step),
+            placement: or(
+                first(tables, |table| &table.placement),
+                &self.placement_policy,
+            ),
+            local_ratio: first(tables, |table| &table.local_ratio),
         }
     }
 }
@@ -284,7 +307,8 @@ mod tests {
         let config = config(&[
             "[functions.f]\nmode = \"replay\"\nclass = \"c\"\nslo-ms = 250\n\
                                floor = \"5m\"\nceiling = \"6m\"\npad = \"7m\"\nlead = \"8ms\"\n\
-                               settle = \"9ms\"\nhold = \"10s\"\nkeep-alive = false\nstep = \"11m\"\n",
+                               settle = \"9ms\"\nhold = \"10s\"\nkeep-alive = false\nstep = \"11m\"\n\
+                               placement = \"interleave=3:1\"\nlocal-ratio = 0.5\n",
         ]);
         let settings = of(&config, "f");
         let texts: Vec<_> = settings
@@ -299,7 +323,19 @@ mod tests {
             })
             .collect();
         let expected = [
-            "replay", "c", "250", "5MiB", "6MiB", "7MiB", "8ms", "9ms", "10s", "false", "11MiB",
+            "replay",
+            "c",
+            "250",
+            "5MiB",
+            "6MiB",
+            "7MiB",
+            "8ms",
+            "9ms",
+            "10s",
+            "false",
+            "11MiB",
+            "interleave=3:1",
+            "0.5",
         ];
         let keys = FUNCTION_OPTIONS.map(|option| option.key);
         let expected: Vec<_> = keys.into_iter().zip(expected.map(str::to_owned)).collect();
@@ -416,6 +452,9 @@ mod tests {
             ("step", "\"2GiB\""),
             ("floor", "-1"),
             ("class", "\"a,b\""),
+            ("placement", "\"faasmem\""),
+            ("local-ratio", "1.5"),
+            ("local-ratio", "\"x\""),
             ("hold", "[]"),
         ] {
             let text = message(&format!("[functions.f]\n{key} = {value}\n"));

@@ -8,7 +8,8 @@ use toml::Value;
 
 use super::functions::FunctionTable;
 use super::{Mode, Origin, Setting, values};
-use crate::model::{Bytes, Priority, duration};
+use crate::model::placement::PlacementPolicy;
+use crate::model::{Bytes, Priority, Quantile, duration};
 use crate::policy::identity::{PREFIX, Trusted};
 
 /// An option as documents and `elastic-mem config show` have it.
@@ -23,7 +24,7 @@ pub struct OptionInfo {
 }
 
 /// All options but those of single functions, which are [`FUNCTION_OPTIONS`](super::FUNCTION_OPTIONS).
-pub const OPTIONS: [OptionInfo; 17] = [
+pub const OPTIONS: [OptionInfo; 22] = [
     OptionInfo {
         key: "runtime.root",
         values: "an absolute path",
@@ -99,6 +100,35 @@ pub const OPTIONS: [OptionInfo; 17] = [
         values: "a list of names of variables",
         meaning: "The environment variables of a container that may name its function; the first one that is there \
                   counts.",
+    },
+    OptionInfo {
+        key: "placement.policy",
+        values: values::PLACEMENT,
+        meaning: "Where the memory of containers is to lie on a host with local and remote memory. off: where the kernel \
+                  puts it. interleave=L:R: L parts local, R parts remote. adaptive: as few local as earlier runs allow \
+                  under the latency bound. adrias: all local or all remote.",
+    },
+    OptionInfo {
+        key: "placement.quantile",
+        values: values::QUANTILE,
+        meaning: "The share of runs that adaptive and adrias have keep to the latency bound (slo-ms).",
+    },
+    OptionInfo {
+        key: "placement.explore",
+        values: values::SWITCH,
+        meaning: "Whether adaptive tries less local memory where that should keep to the latency bound and too few runs \
+                  say so.",
+    },
+    OptionInfo {
+        key: "placement.bandwidth",
+        values: values::LARGE_SIZE,
+        meaning: "At most so much is moved per second for one container whose memory does not lie as it should.",
+    },
+    OptionInfo {
+        key: "weights.own",
+        values: values::SWITCH,
+        meaning: "Whether the interleave weights of the host may be set while containers need them. They are one table \
+                  for the whole host, and given back with the last such container.",
     },
     OptionInfo {
         key: "profile.folder",
@@ -182,6 +212,16 @@ pub struct Config {
     pub memory_annotations: Setting<Vec<String>>,
     /// `memory.environment`.
     pub memory_environment: Setting<Vec<String>>,
+    /// `placement.policy`.
+    pub placement_policy: Setting<PlacementPolicy>,
+    /// `placement.quantile`.
+    pub placement_quantile: Setting<Quantile>,
+    /// `placement.explore`.
+    pub placement_explore: Setting<bool>,
+    /// `placement.bandwidth`, per second.
+    pub placement_bandwidth: Setting<Bytes>,
+    /// `weights.own`.
+    pub weights_own: Setting<bool>,
     /// `profile.folder`.
     pub profile_folder: Setting<PathBuf>,
     /// `profile.keep-traces`.
@@ -204,6 +244,9 @@ const DEFAULT_PAD: Bytes = Bytes::new(8 << 20);
 /// `stand-in.namespaces`: where faasd has functions unless it is told otherwise.
 const DEFAULT_STAND_IN: &str = "openfaas-fn";
 
+/// `placement.bandwidth`: a small share of what any memory does.
+const DEFAULT_BANDWIDTH: Bytes = Bytes::new(200 << 20);
+
 /// Where traces and profiles lie.
 const DEFAULT_PROFILES: &str = "/var/lib/elastic-mem";
 
@@ -225,6 +268,11 @@ impl Default for Config {
             memory_priority: Setting::default(Priority::Normal),
             memory_annotations: Setting::default(trusted.annotations),
             memory_environment: Setting::default(trusted.environment),
+            placement_policy: Setting::default(PlacementPolicy::Off),
+            placement_quantile: Setting::default(Quantile::P95),
+            placement_explore: Setting::default(false),
+            placement_bandwidth: Setting::default(DEFAULT_BANDWIDTH),
+            weights_own: Setting::default(false),
             profile_folder: Setting::default(PathBuf::from(DEFAULT_PROFILES)),
             keep_traces: Setting::default(20),
             stand_in_namespaces: Setting::default(vec![DEFAULT_STAND_IN.to_owned()]),
@@ -323,6 +371,23 @@ impl Config {
                 values::list(&self.memory_environment.value),
                 &self.memory_environment.origin,
             ),
+            (
+                self.placement_policy.value.to_string(),
+                &self.placement_policy.origin,
+            ),
+            (
+                self.placement_quantile.value.to_string(),
+                &self.placement_quantile.origin,
+            ),
+            (
+                self.placement_explore.value.to_string(),
+                &self.placement_explore.origin,
+            ),
+            (
+                self.placement_bandwidth.value.to_text(),
+                &self.placement_bandwidth.origin,
+            ),
+            (self.weights_own.value.to_string(), &self.weights_own.origin),
             (
                 self.profile_folder.value.display().to_string(),
                 &self.profile_folder.origin,
@@ -428,6 +493,26 @@ pub(super) fn set(
         "memory.environment" => {
             let value = values::variables(value).ok_or(wrong)?;
             config.memory_environment = Setting { value, origin };
+        }
+        "placement.policy" => {
+            let value = values::placement(value).ok_or(wrong)?;
+            config.placement_policy = Setting { value, origin };
+        }
+        "placement.quantile" => {
+            let value = values::quantile(value).ok_or(wrong)?;
+            config.placement_quantile = Setting { value, origin };
+        }
+        "placement.explore" => {
+            let value = value.as_bool().ok_or(wrong)?;
+            config.placement_explore = Setting { value, origin };
+        }
+        "placement.bandwidth" => {
+            let value = values::large_size(value).ok_or(wrong)?;
+            config.placement_bandwidth = Setting { value, origin };
+        }
+        "weights.own" => {
+            let value = value.as_bool().ok_or(wrong)?;
+            config.weights_own = Setting { value, origin };
         }
         "profile.folder" => {
             let value = values::path(value).ok_or(wrong)?;

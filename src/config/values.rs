@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use toml::Value;
 
-use crate::model::{Bytes, ClassName, Mode, Priority, duration};
+use crate::model::placement::{LocalRatio, PlacementPolicy};
+use crate::model::{Bytes, ClassName, Mode, Priority, Quantile, duration};
 use crate::policy::identity::ANNOTATIONS;
 use crate::policy::settings::{LEAST, SLO_MILLIS};
 
@@ -33,6 +34,12 @@ pub(super) const HOLD: &str = "a duration from 100ms to 1h";
 pub(super) const NAMESPACES: &str = "a list of names of namespaces";
 /// What a key of a switch can take.
 pub(super) const SWITCH: &str = "true or false";
+/// What a key of a placement can take.
+pub(super) const PLACEMENT: &str = "\"off\", \"local\", \"remote\", \"adaptive\", \"adrias\" or \"interleave=L:R\" with numbers from 0 to 255";
+/// What a key of a share of runs can take.
+pub(super) const QUANTILE: &str = "a number above 0 and below 1 with at most four digits";
+/// What a key of a local ratio can take.
+pub(super) const RATIO: &str = "a number from 0 to 1";
 
 const STEPS: RangeInclusive<Bytes> = Bytes::new(4 << 10)..=Bytes::new(1 << 30);
 const LEADS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
@@ -91,6 +98,22 @@ pub(super) fn settle(value: &Value) -> Option<Duration> {
 
 pub(super) fn hold(value: &Value) -> Option<Duration> {
     time(value, &HOLDS)
+}
+
+pub(super) fn placement(value: &Value) -> Option<PlacementPolicy> {
+    value.as_str()?.parse().ok()
+}
+
+pub(super) fn ratio(value: &Value) -> Option<LocalRatio> {
+    match value {
+        Value::Integer(whole) => whole.to_string().parse().ok(),
+        Value::Float(ratio) => LocalRatio::try_from(*ratio).ok(),
+        _ => None,
+    }
+}
+
+pub(super) fn quantile(value: &Value) -> Option<Quantile> {
+    value.as_float()?.to_string().parse().ok()
 }
 
 pub(super) fn priority(value: &Value) -> Option<Priority> {

@@ -24,7 +24,7 @@ pub(crate) use record::create_folder;
 pub use record::{Folder, Record};
 pub use server::{Key, Server, Subject, Tuner};
 pub use standing::{Recorded, Standing, standing};
-pub use tuned::{Known, Tuned, publish};
+pub use tuned::{Known, Tuned, publish, tell};
 
 /// Where the folders of all containers lie.
 pub const STATE: &str = "/run/elastic-mem";

@@ -15,6 +15,7 @@ use crate::kernel::cgroup::{Cgroup, Directory, Lever, Version};
 use crate::kernel::process;
 use crate::model::{Bytes, ClassName, FunctionKey, MemoryLimit, Mode};
 use crate::policy::identity::Facts;
+use crate::sampler::Placed;
 
 const FILE: &str = "state.json";
 /// Raised when the meaning of a field changes.
@@ -153,6 +154,9 @@ pub struct Record {
     pub reclaimable: Option<Bytes>,
     /// What is done with the memory.
     pub mode: Mode,
+    /// What was done for its placement, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placed: Option<Placed>,
     /// The function that it is an instance of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub function: Option<FunctionKey>,
@@ -179,6 +183,7 @@ impl Record {
             grant: None,
             reclaimable: None,
             mode: Mode::Off,
+            placed: None,
             function: None,
             class: None,
         };
@@ -320,6 +325,14 @@ impl Folder {
             record.class = class;
             record.mode = mode;
         })
+    }
+
+    /// Says what was done for its placement.
+    ///
+    /// # Errors
+    /// As [`Folder::publish`].
+    pub(super) fn tell(&self, placed: &Placed) -> Result<()> {
+        self.change(|record| record.placed = Some(placed.clone()))
     }
 
     /// What is done with its memory, as this process has written it; nothing before that.

@@ -11,7 +11,7 @@ use crate::kernel::cgroup::Cgroup;
 use crate::model::ClassName;
 use crate::policy::identity::{CLASS, FUNCTION, Facts, PREFIX, Trusted};
 use crate::runtime::chain;
-use crate::sampler::{Edge, Publish, Watched};
+use crate::sampler::{Edge, Publish, Tell, Watched};
 
 /// What the plan of a container depends on.
 #[derive(Debug, Clone)]
@@ -130,6 +130,16 @@ pub fn publish(folder: &Folder) -> Publish {
     Arc::new(move |grant, ceiling| {
         if let Err(err) = folder.publish(grant.or(ceiling), ceiling) {
             tracing::debug!("grant not published: {}", chain(&err));
+        }
+    })
+}
+
+/// Writes what was done for the placement of a container into its record.
+pub fn tell(folder: &Folder) -> Tell {
+    let folder = folder.clone();
+    Arc::new(move |placed| {
+        if let Err(err) = folder.tell(placed) {
+            tracing::debug!("placement not published: {}", chain(&err));
         }
     })
 }

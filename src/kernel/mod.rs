@@ -10,6 +10,7 @@ pub mod keyring;
 pub mod mount;
 pub mod numa;
 pub mod packets;
+pub mod pages;
 pub mod probe;
 pub mod process;
 pub mod signals;

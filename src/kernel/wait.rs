@@ -120,6 +120,19 @@ const REALTIME: SchedAttr = SchedAttr {
     ..SchedAttr::NONE
 };
 
+/// Has the calling thread run after all others (niceness 19).
+///
+/// # Errors
+/// `Io`.
+pub fn lower_priority() -> Result<()> {
+    let last = SchedAttr {
+        policy: libc::SCHED_OTHER,
+        nice: 19,
+        ..SchedAttr::NONE
+    };
+    set_scheduler(&last).map_err(|err| KernelError::io("lower priority of", "thread", err))
+}
+
 /// Nanoseconds.
 const SHORT_SLICE: u64 = 100_000;
 /// Above what is usual for services, below the kernel's own threads.

@@ -1,9 +1,10 @@
 //! What is to be done with the memory of a container, and why.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::profile::InputBins;
 use super::{Bytes, ClassName, Hull, Mode};
@@ -58,16 +59,16 @@ pub struct Margins {
 }
 
 /// One number or choice of a plan, with its reason.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
     /// What it is.
-    pub what: &'static str,
+    pub what: Cow<'static, str>,
     /// The value, for people.
     pub value: String,
     /// Why it is this one.
     pub because: String,
     /// What would change it; empty if nothing would.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub change: String,
 }
 

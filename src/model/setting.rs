@@ -22,6 +22,19 @@ pub enum Origin {
     Option(&'static str),
 }
 
+impl Origin {
+    /// How specific it is: what has a higher number counts before the others.
+    pub const fn layer(&self) -> u8 {
+        match self {
+            Self::Default => 0,
+            Self::File(_) => 1,
+            Self::Function { .. } => 2,
+            Self::Annotation(_) => 3,
+            Self::Option(_) => 4,
+        }
+    }
+}
+
 impl std::fmt::Display for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::nodes::NodeSet;
+use super::placement::{LocalRatio, Placement};
 use super::{Bytes, ClassName, FunctionKey, MemoryLimit, MemoryTime, RunId};
 
 /// The first line.
@@ -151,6 +153,22 @@ pub struct Context {
     /// The declared limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ceiling: Option<Bytes>,
+    /// The local ratio that its memory was to have; none where it was not placed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_ratio: Option<LocalRatio>,
+    /// The nodes that counted as local then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_nodes: Option<NodeSet>,
+}
+
+impl Context {
+    /// Takes down how the memory is placed.
+    pub fn place(&mut self, placement: &Placement) {
+        if placement.is_watched() {
+            self.local_ratio = placement.target;
+            self.local_nodes = Some(placement.local.clone());
+        }
+    }
 }
 
 /// How a run ended.

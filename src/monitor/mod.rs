@@ -84,7 +84,10 @@ fn look_after(
     };
     let folder = &config.profile_folder.value;
     let sampler = Sampler::start(&folder.join("spool"), config.memory_priority.value)?;
-    let Prepared { context, plan } = prepared;
+    let Prepared { mut context, plan } = prepared;
+    if let Some(placement) = &container.state.placement {
+        context.place(placement);
+    }
     let record = Folder::of(&namespace_of(root), &container.state.id);
     // Before anything is changed.
     describe(&record, container, root, &facts, &plan)
@@ -93,6 +96,8 @@ fn look_after(
         cgroup: cgroup.clone(),
         context,
         plan: plan.mode.grants().then_some(plan),
+        placement: container.state.placement.clone(),
+        tell: Some(control::tell(&record)),
         publish: Some(control::publish(&record)),
     });
     let tuned = Tuned {

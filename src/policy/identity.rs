@@ -6,7 +6,7 @@
 //! unless it is a random one; the command. Which annotations and variables count is the operator's choice
 //! ([`Trusted`]).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hasher;
 use std::str::FromStr;
 
@@ -30,6 +30,11 @@ pub const SLO: &str = "elastic-mem.io/slo-ms";
 pub const CEILING: &str = "elastic-mem.io/ceiling";
 /// Annotation with a higher floor.
 pub const FLOOR: &str = "elastic-mem.io/floor";
+
+/// Annotation with the local ratio.
+pub const LOCAL_RATIO: &str = "elastic-mem.io/local-ratio";
+/// Annotation with the placement.
+pub const PLACEMENT: &str = "elastic-mem.io/placement";
 
 /// All keys of annotations, without [`PREFIX`].
 pub const ANNOTATIONS: [&str; 9] = [
@@ -115,18 +120,23 @@ impl Facts<'_> {
         }
     }
 
+    /// Numbers that describe its input.
+    pub fn features(&self) -> BTreeMap<String, f64> {
+        let bytes = self.input_bytes();
+        bytes
+            .map(|bytes| (INPUT_BYTES_FEATURE.to_owned(), bytes))
+            .into_iter()
+            .collect()
+    }
+
     /// What a trace says of the container: all that is told by these facts.
     pub fn context(&self, run: RunId) -> Context {
         let short = |text: &String| text.chars().take(MOST_CHARACTERS).collect();
-        let bytes = self.input_bytes();
         Context {
             run,
             function: self.function(),
             class: self.class(),
-            features: bytes
-                .map(|bytes| (INPUT_BYTES_FEATURE.to_owned(), bytes))
-                .into_iter()
-                .collect(),
+            features: self.features(),
             container: Some(self.id.to_owned()),
             image: self.image().map(str::to_owned),
             command: self
@@ -140,6 +150,8 @@ impl Facts<'_> {
             cgroup: None,
             mode: None,
             ceiling: None,
+            local_ratio: None,
+            local_nodes: None,
         }
     }
 

@@ -6,6 +6,8 @@
 pub mod health;
 pub mod identity;
 pub mod learn;
+pub mod pareto;
+pub mod placement;
 pub mod plan;
 pub mod settings;
 pub mod step;

@@ -270,7 +270,7 @@ impl Reasons {
         change: &str,
     ) {
         self.0.push(Reason {
-            what,
+            what: what.into(),
             value: value.to_string(),
             because,
             change: change.to_owned(),

@@ -9,9 +9,11 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::model::placement::{LocalRatio, PlacementPolicy};
 use crate::model::{Bytes, ClassName, Mode, Origin, Setting, duration};
 use crate::policy::identity::{
-    ANNOTATIONS, CEILING, CLASS, FLOOR, FUNCTION, INPUT_BYTES, MODE, PREFIX, SLO, whole_number,
+    ANNOTATIONS, CEILING, CLASS, FLOOR, FUNCTION, INPUT_BYTES, LOCAL_RATIO, MODE, PLACEMENT,
+    PREFIX, SLO, whole_number,
 };
 
 /// No ceiling and no pad is smaller.
@@ -44,6 +46,10 @@ pub struct FunctionSettings {
     pub keep_alive: Setting<bool>,
     /// Grants of mode `static` are multiples of it.
     pub step: Setting<Bytes>,
+    /// How its memory is placed.
+    pub placement: Setting<PlacementPolicy>,
+    /// The share of its memory that is to be local; counts before `placement` of the same layer.
+    pub local_ratio: Option<Setting<LocalRatio>>,
 }
 
 /// An annotation that changes nothing.
@@ -86,6 +92,16 @@ impl FunctionSettings {
             shown("hold", Some(&self.hold), time),
             shown("keep-alive", Some(&self.keep_alive), bool::to_string),
             shown("step", Some(&self.step), bytes),
+            shown(
+                "placement",
+                Some(&self.placement),
+                PlacementPolicy::to_string,
+            ),
+            shown(
+                "local-ratio",
+                self.local_ratio.as_ref(),
+                LocalRatio::to_string,
+            ),
         ]
     }
 
@@ -160,7 +176,9 @@ impl FunctionSettings {
                 return Err("want a whole number of bytes".to_owned());
             }
             FUNCTION | INPUT_BYTES => {}
-            _ => return Err("this version does not place memory".to_owned()),
+            LOCAL_RATIO => self.local_ratio = Some(given(LOCAL_RATIO, read(text)?)),
+            PLACEMENT => self.placement = given(PLACEMENT, read(text)?),
+            _ => return Err("no version knows it".to_owned()),
         }
         Ok(())
     }
@@ -225,6 +243,8 @@ mod tests {
             hold: Setting::default(Duration::from_secs(10)),
             keep_alive: Setting::default(true),
             step: Setting::default(LEAST),
+            placement: Setting::default(PlacementPolicy::Off),
+            local_ratio: None,
         }
     }
 

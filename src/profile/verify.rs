@@ -13,7 +13,6 @@ use super::store::{
 use crate::kernel::chain;
 use crate::model::FunctionKey;
 use crate::model::trace::Trace;
-use crate::policy::learn::{self, Rules};
 
 /// Something that should not be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,7 +197,7 @@ impl Store {
             Err(problem) => Err(problem),
         };
         let learned = runs.as_ref().and_then(|runs| {
-            let profile = learn::learn(function.clone(), &runs.digests, &Rules::default());
+            let profile = runs.learned();
             serde_json::to_vec(&profile).ok()
         });
         let (problem, unusable) = match (&profile, &learned) {

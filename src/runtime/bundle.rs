@@ -199,6 +199,7 @@ impl Bundle {
             dev: None,
             start_hooks: hooks::of_kind(config, "startContainer")?,
             hook_state: None,
+            memory_policy: None,
         })
     }
 

@@ -27,8 +27,9 @@ use super::mounts;
 use super::state::{Container, Folder, Init, START_SOCKET, State, Status, Store, write_atomic};
 use crate::kernel::cgroup::{Cgroup, Hierarchies};
 use crate::kernel::tty::TerminalSize;
-use crate::kernel::{keyring, mount, process};
+use crate::kernel::{keyring, mount, numa, process};
 use crate::model::ContainerId;
+use crate::model::placement::Placement;
 
 /// How a container is to be created.
 #[derive(Debug, Default)]
@@ -60,23 +61,34 @@ pub(super) struct Io {
     pub(super) foreground: bool,
 }
 
+/// Decides where the memory of a container is to lie, and writes that into its configuration; none if nobody wants
+/// anything.
+pub type Place<'a> = &'a dyn Fn(&mut Value) -> Option<Placement>;
+
 /// Creates a container that waits for `start`.
 ///
 /// # Errors
 /// Every variant of [`RuntimeError`] that a bundle or a host can cause. Nothing is left behind then.
-pub fn create(store: &Store, id: &ContainerId, options: &CreateOptions) -> Result<Container> {
-    create_with(store, id, options, Io::default())
+pub fn create(
+    store: &Store,
+    id: &ContainerId,
+    options: &CreateOptions,
+    place: Place<'_>,
+) -> Result<Container> {
+    create_with(store, id, options, place, Io::default())
 }
 
 pub(super) fn create_with(
     store: &Store,
     id: &ContainerId,
     options: &CreateOptions,
+    place: Place<'_>,
     io: Io,
 ) -> Result<Container> {
-    let bundle = Bundle::open(&options.bundle)?;
+    let mut bundle = Bundle::open(&options.bundle)?;
     let process = bundle.config.get("process").unwrap_or(&Value::Null);
     let console = console(process, options.console_socket.as_deref(), &io)?;
+    let size = terminal_size(process);
     let limits = bundle.limits()?;
     check_preserved(options.preserve_fds)?;
     let mut workload = Bundle::workload(&bundle.config)?;
@@ -115,6 +127,10 @@ pub(super) fn create_with(
     state.annotations = bundle.annotations();
     state.systemd_unit = driver.unit();
     state.cgroup_shared = shared;
+    // The engine has its copy already: it would fail where the kernel refuses the policy.
+    state.placement = place(&mut bundle.config);
+    let placement = state.placement.as_ref();
+    workload.memory_policy = placement.and_then(|placement| placement.policy.clone());
     if let Some(version) = bundle.config.get("ociVersion").and_then(Value::as_str) {
         version.clone_into(&mut state.oci_version);
     }
@@ -150,7 +166,6 @@ pub(super) fn create_with(
         .clone_into(&mut engine_state.oci_version);
     engine_state.annotations = Some(creation.state.annotations.clone().into_iter().collect());
     workload.hook_state = Some(HookState::new(&creation.state, Status::Created));
-    let size = terminal_size(process);
     let has_terminal = console.is_some();
     let init = Launch {
         id: id.as_str(),
@@ -169,11 +184,27 @@ pub(super) fn create_with(
     .run()?;
     adjust_stdio(init.as_raw(), user, size.filter(|_| has_terminal));
     write_pid_file(options.pid_file.as_deref(), init.as_raw())?;
+    check_policy(&creation.state, init.as_raw());
     creation.done = true;
     Ok(Container {
         folder: folder.clone(),
         state: creation.state.clone(),
     })
+}
+
+/// A container runs also without the memory policy that it was to have; that is said.
+fn check_policy(state: &State, init: i32) {
+    let placement = state.placement.as_ref();
+    if placement.is_none_or(|placement| placement.policy.is_none()) {
+        return;
+    }
+    match numa::policy_of(init) {
+        Ok(policy) if policy == "default" => {
+            tracing::warn!(id = state.id, "the kernel has refused the memory policy");
+        }
+        Ok(_) => {}
+        Err(err) => tracing::debug!(id = state.id, "memory policy not read: {}", chain(&err)),
+    }
 }
 
 /// A user without privileges may have no control group of their own: the container then stays in the caller's,

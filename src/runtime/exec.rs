@@ -59,6 +59,9 @@ pub struct ExecOptions {
     pub detach: bool,
 }
 
+/// The field of `linux` that holds the memory policy.
+const MEMORY_POLICY: &str = "memoryPolicy";
+
 /// Namespaces that an exec'ed process joins, in runtime-spec and in kernel terms.
 const NAMESPACES: [(&str, &str); 8] = [
     ("user", "user"),
@@ -98,6 +101,14 @@ pub(super) fn exec_with(container: &Container, options: &ExecOptions, io: Io) ->
         );
         config.remove("hooks");
     }
+    let placement = state.placement.as_ref();
+    let policy = placement.and_then(|placement| placement.policy.clone());
+    if policy.is_some()
+        && let Some(linux) = config.get_mut("linux").and_then(Value::as_object_mut)
+    {
+        // As at creation: the engine would fail where the kernel refuses it.
+        linux.remove(MEMORY_POLICY);
+    }
     join_namespaces(&mut config, init.pid());
     let spec = Bundle::engine_spec(&config, &state.rootfs, Vec::new())?;
     let mut workload = Bundle::workload(&config)?;
@@ -106,6 +117,7 @@ pub(super) fn exec_with(container: &Container, options: &ExecOptions, io: Io) ->
     workload.readonly_paths.clear();
     workload.masked_paths.clear();
     workload.new_network = false;
+    workload.memory_policy = policy;
     let user = user(workload.uid, &spec);
     let mut steps = JoinContainer {
         cgroup: state.cgroup.clone(),

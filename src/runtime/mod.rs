@@ -30,7 +30,7 @@ mod state;
 mod update;
 mod workload;
 
-pub use create::{CreateOptions, create};
+pub use create::{CreateOptions, Place, create};
 pub use default_config::default_config;
 pub use error::{Result, RuntimeError, chain};
 pub use exec::ExecOptions;

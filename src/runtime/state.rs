@@ -18,6 +18,7 @@ use super::error::{Result, RuntimeError};
 use crate::kernel::cgroup::Cgroup;
 use crate::kernel::process::{self, ProcessHandle};
 use crate::model::ContainerId;
+use crate::model::placement::Placement;
 
 const STATE: &str = "state.json";
 const CONFIG: &str = "config.json";
@@ -95,6 +96,9 @@ pub struct State {
     /// `slice:prefix:name` when systemd manages the control group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub systemd_unit: Option<String>,
+    /// Where its memory is to lie, if somebody has decided that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
 }
 
 impl State {
@@ -113,6 +117,7 @@ impl State {
             cgroup,
             cgroup_shared: false,
             systemd_unit: None,
+            placement: None,
         }
     }
 }

@@ -29,7 +29,9 @@ use serde_json::json;
 
 use super::hooks::{self, HookState};
 use crate::kernel::mount;
+use crate::kernel::numa;
 use crate::kernel::process;
+use crate::model::placement::MemoryPolicy;
 
 /// Process id of init on the host, known to the parent and told to init after the fork.
 static HOST_PID: AtomicI32 = AtomicI32::new(0);
@@ -68,6 +70,8 @@ pub(super) struct Workload {
     pub(super) start_hooks: Vec<Hook>,
     /// What those hooks and the agent are told; `None` for an exec'ed process.
     pub(super) hook_state: Option<HookState>,
+    /// A memory policy that is not the container's own: without it the program runs all the same.
+    pub(super) memory_policy: Option<MemoryPolicy>,
 }
 
 impl Workload {
@@ -125,6 +129,10 @@ impl Workload {
 
     /// What needs root and the whole container, and what shows mistakes of the bundle: at creation.
     fn prepare(&self) -> Result<(), String> {
+        if let Some(policy) = &self.memory_policy {
+            // The parent looks at what has come of it.
+            let _ = numa::apply(policy);
+        }
         if self.new_network {
             process::bring_up_loopback().map_err(|err| format!("bring up loopback: {err}"))?;
         }
@@ -361,6 +369,7 @@ mod tests {
             dev: None,
             start_hooks: Vec::new(),
             hook_state: None,
+            memory_policy: None,
         }
     }
 

@@ -9,6 +9,7 @@
 
 mod lowering;
 mod pace;
+mod placing;
 mod record;
 mod run;
 mod thin;
@@ -28,10 +29,13 @@ use tokio::sync::oneshot;
 
 use crate::kernel::cgroup::Cgroup;
 use crate::kernel::wait::{self, Waker};
+use crate::model::placement::Placement;
 use crate::model::plan::Plan;
 use crate::model::trace::Context;
 use crate::model::{Bytes, ClassName, Priority, RunId};
 pub use lowering::Publish;
+use placing::Placing;
+pub use placing::{Placed, Tell};
 use run::{Answers, Run, Waiting};
 use tuning::Hands;
 use writing::Writing;
@@ -86,6 +90,10 @@ pub struct Subject {
     pub context: Context,
     /// What is to be done with its memory.
     pub plan: Option<Plan>,
+    /// Where its memory is to lie.
+    pub placement: Option<Placement>,
+    /// Called with what was done for that, on a thread of the sampler.
+    pub tell: Option<Tell>,
     /// Called with its grant and its ceiling, at most once a second, on a thread of the sampler.
     pub publish: Option<Publish>,
 }
@@ -96,6 +104,7 @@ impl std::fmt::Debug for Subject {
             .field("cgroup", &self.cgroup)
             .field("context", &self.context)
             .field("plan", &self.plan)
+            .field("placement", &self.placement)
             .finish_non_exhaustive()
     }
 }
@@ -156,6 +165,7 @@ impl Sampler {
             running: BTreeMap::new(),
             hands: None,
             writing: None,
+            placing: None,
             guardian_due: Duration::ZERO,
             priority,
         };
@@ -259,6 +269,8 @@ struct Thread {
     hands: Option<Hands>,
     /// The same. Behind `running`: it ends after all traces.
     writing: Option<Writing>,
+    /// Started for the first container whose pages may have to be moved.
+    placing: Option<Placing>,
     /// When the guardian is to be seen to.
     guardian_due: Duration,
     priority: Priority,
@@ -310,6 +322,7 @@ impl Thread {
             }
             Message::Started(key, granted) => {
                 if let Some(waiting) = self.waiting.remove(&key) {
+                    self.place(&waiting);
                     self.start(waiting, now);
                 }
                 // Whoever asked may not want to know any more.
@@ -317,6 +330,9 @@ impl Thread {
             }
             Message::Ended(key, code, answers) => {
                 self.waiting.remove(&key);
+                if let Some(placing) = &self.placing {
+                    placing.forget(key);
+                }
                 if let Some(run) = self.running.remove(&key) {
                     run.end(now, code, answers, self.hands.as_mut());
                 }
@@ -377,6 +393,24 @@ impl Thread {
                 self.running.insert(key, run);
             }
             Err(reason) => tracing::warn!(run = name, reason, "no trace of this run"),
+        }
+    }
+
+    /// Has the ratio of a container held that is to have one.
+    fn place(&mut self, waiting: &Waiting) {
+        let subject = &waiting.subject;
+        let wanted = subject.placement.as_ref();
+        let Some(placement) = wanted.filter(|placement| placement.is_watched()) else {
+            return;
+        };
+        if self.placing.is_none() {
+            self.placing = Placing::start()
+                .inspect_err(|reason| tracing::warn!(reason, "no pages are moved"))
+                .ok();
+        }
+        if let Some(placing) = &self.placing {
+            let tell = subject.tell.clone();
+            placing.watch(waiting.key, &subject.cgroup, placement.clone(), tell);
         }
     }
 

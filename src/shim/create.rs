@@ -86,9 +86,14 @@ impl Shim {
         let config = self.observer.config(options.config.as_deref());
         let trusted = config.trusted();
         let facts = bundle.facts(&self.namespace, id.as_str(), &trusted);
-        let observed = self
-            .observer
-            .observe(&bundle, &facts, &state.cgroup, &config, &folder);
+        let observed = self.observer.observe(
+            &bundle,
+            &facts,
+            &state.cgroup,
+            state.placement.as_ref(),
+            &config,
+            &folder,
+        );
         record.is_of(&facts, observed.mode());
         record.stands(pid, &state.cgroup);
         if let Err(err) = folder.write(record) {

@@ -16,6 +16,7 @@ use crate::config::{Config, Mode, main_file};
 use crate::control::{self, Folder};
 use crate::grant::{self, Prepared};
 use crate::kernel::cgroup::Cgroup;
+use crate::model::placement::Placement;
 use crate::policy::identity::Facts;
 use crate::profile::{Store, StoreError};
 use crate::runtime::chain;
@@ -67,6 +68,7 @@ impl Observer {
         bundle: &Bundle,
         facts: &Facts<'_>,
         cgroup: &Cgroup,
+        placement: Option<&Placement>,
         config: &Config,
         folder: &Folder,
     ) -> Observed {
@@ -77,7 +79,10 @@ impl Observer {
         let Some(prepared) = grant::prepare(config, facts, bundle.declared(), Some(cgroup)) else {
             return Observed::nothing();
         };
-        let Prepared { context, plan } = prepared;
+        let Prepared { mut context, plan } = prepared;
+        if let Some(placement) = placement {
+            context.place(placement);
+        }
         let spool = config.profile_folder.value.join("spool");
         if inner.sampler.is_none() {
             inner.sampler = Sampler::start(&spool, config.memory_priority.value)
@@ -90,6 +95,8 @@ impl Observer {
                 cgroup: cgroup.clone(),
                 context,
                 plan: mode.grants().then_some(plan),
+                placement: placement.cloned(),
+                tell: Some(control::tell(folder)),
                 publish: Some(control::publish(folder)),
             })
         });

@@ -111,8 +111,8 @@ fn a_function_is_shown_as_it_is_treated() {
     assert_eq!(shown["mode"]["value"], "replay");
     let out = place.run(&["config", "show", "--function", "default/thumb-2"]);
     assert_eq!(out.code, 0, "{out}");
-    assert!(out.stdout.contains("floor       32MiB"), "{out}");
-    assert!(out.stdout.contains("ceiling     none"), "{out}");
+    assert!(out.stdout.contains("floor        32MiB"), "{out}");
+    assert!(out.stdout.contains("ceiling      none"), "{out}");
     let out = place.run(&["config", "show", "--function", "a,b"]);
     assert_ne!(out.code, 0, "{out}");
 }

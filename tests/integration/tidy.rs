@@ -351,7 +351,7 @@ fn cli_and_shim_are_used_by_no_other_room() {
 #[test]
 fn the_command_starts_no_thread() {
     // The shim's event loop has one thread too, and runs the command as a process of its own. Beside it there is the
-    // sampler's thread, those that lower limits and write traces, and one for each trace that is being stored.
+    // sampler's thread, those that lower limits, write traces and move pages, and one for each trace that is being stored.
     let may_wait = |file: &str| {
         ["src/shim/", "src/sampler/", "src/kernel/watch.rs"]
             .iter()
@@ -361,6 +361,7 @@ fn the_command_starts_no_thread() {
         ("src/sampler/mod.rs", "thread::Builder"),
         ("src/sampler/lowering.rs", "thread::Builder"),
         ("src/sampler/writing.rs", "thread::Builder"),
+        ("src/sampler/placing.rs", "thread::Builder"),
         ("src/shim/observe.rs", "spawn_blocking"),
     ];
     for file in files(&["src"], ".rs") {

@@ -26,6 +26,7 @@ mod common;
 #[path = "../integration/harness/mod.rs"]
 mod harness;
 
+mod adaptive;
 mod cgroup2;
 mod devices;
 #[path = "../integration/grants.rs"]
@@ -33,6 +34,7 @@ mod grants;
 mod lever;
 mod machine;
 mod nodes;
+mod placement;
 mod swap;
 mod systemd;
 mod tiers;

@@ -57,6 +57,9 @@ FEW_VERBS = Group(
 )  # fmt: skip
 
 NODES = Group("system", ("nodes::", "tiers::"))
+PLACEMENT = Group("system", ("placement::", "adaptive::"))
+# Those that do not wait for pages to be moved.
+FEW_PLACEMENT = Group("system", ("placement::i7_weights_are", "placement::an_exec"))
 # Under emulation nothing can run from the memory of a CXL device: each instruction there costs microseconds.
 CXL = Group("system", ("tiers::", "nodes::a_node_that"))
 SYSTEMD = Group("system", ("systemd::", "devices::rules_hold"))
@@ -77,7 +80,7 @@ def containerd(version, names):
 
 CI = (
     Stop(Options("6.12", "hmat"), (CGROUPS, NODES, containerd("1_7", SHIM))),
-    Stop(Options("7", "hmat"), (NODES, containerd("2_1", SHIM))),
+    Stop(Options("7", "hmat"), (NODES, FEW_PLACEMENT, containerd("2_1", SHIM))),
     Stop(Options("7", "one", systemd=True), (SYSTEMD, DOCKER)),
 )
 FULL = CI + (
@@ -85,7 +88,9 @@ FULL = CI + (
     Stop(Options("6.12", "one", systemd=True), (SYSTEMD, containerd("2_1", MORE_SHIM)), 3600),
     Stop(Options("7", "one"), (CGROUPS, VERBS, MORE_DOCKER), 3600),
     Stop(Options("6.12", "flat"), (Group("system", ("nodes::",)),)),
-    Stop(Options("7", "three"), (NODES,)),
+    Stop(Options("6.12", "hmat"), (PLACEMENT,)),
+    Stop(Options("7", "hmat"), (PLACEMENT,)),
+    Stop(Options("7", "three"), (NODES, PLACEMENT)),
     Stop(Options("7", "four"), (NODES,)),
     Stop(Options("6.12", "cxl"), (CXL,)),
     Stop(Options("7", "cxl"), (CXL,)),

@@ -11,18 +11,18 @@ use crate::model::ContainerId;
 use crate::runtime::{Container, RuntimeError, Store};
 
 /// A container.
-pub(super) struct Found {
-    pub(super) namespace: String,
-    pub(super) container: Container,
+pub(in crate::cli) struct Found {
+    pub(in crate::cli) namespace: String,
+    pub(in crate::cli) container: Container,
     /// What whoever looks after it has written down.
-    pub(super) record: Option<Record>,
+    pub(in crate::cli) record: Option<Record>,
 }
 
 /// The container of that name.
 ///
 /// # Errors
 /// There is none, with the name that is most like it; several namespaces have one; its state cannot be read.
-pub(super) fn find(
+pub(in crate::cli) fn find(
     id: &ContainerId,
     namespace: Option<&str>,
     roots: &Roots,

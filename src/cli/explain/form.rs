@@ -20,7 +20,13 @@ pub(super) fn table(explained: &Explained) -> String {
         explained.id, explained.namespace, explained.function
     );
     match &explained.plan {
-        Some(plan) => out += &reasons(&plan.reasons),
+        Some(plan) => {
+            let placed = explained.placement.iter();
+            let all: Vec<Reason> = placed
+                .flat_map(|placement| placement.reasons.iter().cloned())
+                .collect();
+            out += &reasons(&[plan.reasons.as_slice(), &all].concat());
+        }
         None => out += "It holds the namespaces of a pod: nothing is done with its memory.\n",
     }
     out += "\n";
@@ -33,7 +39,7 @@ pub(super) fn table(explained: &Explained) -> String {
 
 fn reasons(reasons: &[Reason]) -> String {
     let head = Reason {
-        what: "WHAT",
+        what: "WHAT".into(),
         value: "VALUE".to_owned(),
         because: "BECAUSE OF".to_owned(),
         change: "WHAT WOULD CHANGE IT".to_owned(),
@@ -47,7 +53,12 @@ fn reasons(reasons: &[Reason]) -> String {
     let widths = [first, second, text, text];
     let mut out = String::new();
     for reason in rows() {
-        let cells = [reason.what, &reason.value, &reason.because, &reason.change];
+        let cells = [
+            &*reason.what,
+            &reason.value,
+            &reason.because,
+            &reason.change,
+        ];
         let mut columns: Vec<_> = cells
             .iter()
             .zip(widths)
@@ -144,7 +155,7 @@ mod tests {
     fn columns_of_text_are_wrapped_side_by_side() {
         let words = |count: usize| vec!["four"; count].join(" ");
         let text = reasons(&[Reason {
-            what: "mode",
+            what: "mode".into(),
             value: "observe".to_owned(),
             because: words(12),
             change: words(7),

@@ -1,9 +1,8 @@
 //! `explain`: what is to be done with the memory of a container, why, and how it stands.
 
-mod find;
+pub(super) mod find;
 mod form;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -16,9 +15,9 @@ use crate::config::Config;
 use crate::grant::{self, Declared, Described};
 use crate::kernel::cgroup::{Cgroup, Meter, Version};
 use crate::kernel::reason;
+use crate::model::placement::Placement;
 use crate::model::plan::Plan;
 use crate::model::{Bytes, ContainerId, FunctionKey, MemoryLimit, Mode};
-use crate::policy::identity::INPUT_BYTES_FEATURE;
 use crate::runtime::Status;
 use find::Found;
 
@@ -35,6 +34,8 @@ struct Explained {
     function: FunctionKey,
     /// None of what holds the namespaces of a pod.
     plan: Option<Plan>,
+    /// None if its memory is not to be placed.
+    placement: Option<Placement>,
     /// None of a bundle, and of a container that has ended.
     state: Option<State>,
 }
@@ -154,6 +155,7 @@ fn of_container(found: Found, config: &Config) -> Result<Explained, Failure> {
         config,
     };
     let mut explained = explain(&subject);
+    let placement = container.state.placement.clone();
     let known = match cgroup.version {
         Version::V1 => record.as_ref().map(|record| record.ceiling),
         // Nobody but the engine changes it.
@@ -164,6 +166,8 @@ fn of_container(found: Found, config: &Config) -> Result<Explained, Failure> {
         subject.declared.limit = known;
         explained = explain(&subject);
     }
+    // As it was decided then.
+    explained.placement = placement;
     let ceiling = explained.ceiling().or(subject.declared.limit);
     explained.state = meter.and_then(|meter| {
         let (limit, high) = meter.limits();
@@ -213,27 +217,32 @@ fn explain(subject: &Subject<'_>) -> Explained {
     let trusted = config.trusted();
     let facts = described.facts(subject.namespace, subject.id, &trusted);
     let function = subject.bound.cloned().unwrap_or_else(|| facts.function());
-    let features: BTreeMap<String, f64> = facts
-        .input_bytes()
-        .map(|bytes| (INPUT_BYTES_FEATURE.to_owned(), bytes))
-        .into_iter()
-        .collect();
-    let plan = (!facts.is_sandbox()).then(|| {
+    let features = facts.features();
+    let (mut plan, mut placement) = (None, None);
+    if !facts.is_sandbox() {
         let settings = grant::settings(config, &function, &facts);
-        grant::plan_for(
+        placement = crate::placement::preview(&crate::placement::Subject {
+            config,
+            function: &function,
+            settings: &settings,
+            features: &features,
+            spec: subject.spec,
+        });
+        plan = Some(grant::plan_for(
             config,
             &function,
             &settings,
             &features,
             subject.declared,
             subject.cgroup,
-        )
-    });
+        ));
+    }
     Explained {
         id: subject.id.to_owned(),
         namespace: subject.namespace.to_owned(),
         function,
         plan,
+        placement,
         state: None,
     }
 }

@@ -266,17 +266,12 @@ impl Meter {
 
     /// Memory on each node, by its number (`memory.numa_stat`): `visit` gets the number of a node and a share of
     /// its memory, several times for each node.
-    pub fn nodes(&self, mut visit: impl FnMut(u32, Bytes)) {
-        let mut buffer = [0; BUFFER];
-        let Some(file) = &self.nodes else { return };
-        let Ok(text) = self.read(file, "memory.numa_stat", &mut buffer) else {
-            return;
-        };
-        let (keys, unit): (&[&[u8]], u64) = match self.version {
-            Version::V1 => (&[b"hierarchical_total"], page_size()),
-            // Shared memory is part of `file`.
-            Version::V2 => (
-                &[
+    pub fn nodes(&self, visit: impl FnMut(u32, Bytes)) {
+        self.on_nodes(
+            match self.version {
+                Version::V1 => &[b"hierarchical_total"],
+                // Shared memory is part of `file`.
+                Version::V2 => &[
                     b"anon",
                     b"file",
                     b"kernel_stack",
@@ -284,8 +279,31 @@ impl Meter {
                     b"slab_reclaimable",
                     b"slab_unreclaimable",
                 ],
-                1,
-            ),
+            },
+            visit,
+        );
+    }
+
+    /// Anonymous memory on each node, in the same way.
+    pub fn anon_on_nodes(&self, visit: impl FnMut(u32, Bytes)) {
+        self.on_nodes(
+            match self.version {
+                Version::V1 => &[b"hierarchical_anon"],
+                Version::V2 => &[b"anon"],
+            },
+            visit,
+        );
+    }
+
+    fn on_nodes(&self, keys: &[&[u8]], mut visit: impl FnMut(u32, Bytes)) {
+        let mut buffer = [0; BUFFER];
+        let Some(file) = &self.nodes else { return };
+        let Ok(text) = self.read(file, "memory.numa_stat", &mut buffer) else {
+            return;
+        };
+        let unit: u64 = match self.version {
+            Version::V1 => page_size(),
+            Version::V2 => 1,
         };
         for line in text.split(|b| *b == b'\n') {
             let mut words = line.split(|b| *b == b' ');

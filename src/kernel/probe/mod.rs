@@ -12,6 +12,7 @@ use caps::{CapSet, Capability};
 use serde::Serialize;
 
 pub use nodes::layout;
+pub(super) use nodes::weights;
 
 use super::numa;
 use crate::model::nodes::Layout;

@@ -1,0 +1,585 @@
+//! Moves pages of containers whose memory does not lie as it should, by a thread of its own that runs after all others.
+//!
+//! Each container is looked at once a second: how much of its anonymous memory is local and how much remote, one reading
+//! of its control group. Only if that is off by more than the hysteresis, its pages are looked for and some of them are
+//! moved (`policy::placement::moves`), in batches that take 20 ms at most and with pauses that keep to the bandwidth. What
+//! came of it is read back and told.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::cgroup::{Cgroup, Meter};
+use crate::kernel::{numa, pages, wait};
+use crate::model::nodes::Weights;
+use crate::model::placement::{LocalRatio, Placement};
+use crate::policy::placement::{Goal, HYSTERESIS, Move, Unit, designed, moves};
+
+/// How often a container is looked at that is as it should be.
+const LOOK: Duration = Duration::from_secs(1);
+/// And one whose memory comes or goes: what is moved now may be gone in a moment. So often at most.
+const SOON: Duration = Duration::from_millis(250);
+const MOST_WAITS: u32 = 8;
+/// And one of which nothing more could be moved.
+const LATER: Duration = Duration::from_secs(5);
+/// One call takes no longer, for its process may stand still meanwhile.
+const CALL: Duration = Duration::from_millis(20);
+/// What a call is sized for: pages are not all alike.
+const AIM: Duration = Duration::from_millis(10);
+/// Pages of the first call, and of the largest.
+const FIRST: usize = 16;
+const MOST: usize = 4096;
+/// Addresses that the kernel is asked about at once.
+const ASKED: usize = 16_384;
+/// Pages that are looked for at once, so that little memory is needed: what is beyond is the next part, with the same ratio.
+const MOST_PAGES: u64 = 65_536;
+/// Pages of a huge page.
+const HUGE: usize = 512;
+/// Containers with less than this have no ratio that could be held.
+const LEAST: u64 = 1 << 20;
+
+/// What was done for the placement of one container since its start.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Placed {
+    /// How often it was looked at.
+    pub looks: u64,
+    /// How often its pages had to be looked for.
+    pub searches: u64,
+    /// Pages that were moved.
+    pub moved: u64,
+    /// Pages that the kernel did not move.
+    pub refused: u64,
+    /// Pages that are still to be moved.
+    pub pending: u64,
+    /// The longest call that moved pages, in microseconds.
+    pub longest_call_us: u64,
+    /// Why the ratio is not held, if it is not and that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// Called with what was done, whenever something was.
+pub type Tell = Arc<dyn Fn(&Placed) + Send + Sync>;
+
+enum Job {
+    Watch(u64, Box<Task>),
+    Forget(u64),
+}
+
+/// The thread. It ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Placing(Sender<Job>);
+
+impl Placing {
+    /// # Errors
+    /// What failed, for the log.
+    pub(super) fn start() -> Result<Self, String> {
+        let (sender, receiver) = channel();
+        std::thread::Builder::new()
+            .name("placing".to_owned())
+            .stack_size(256 << 10)
+            .spawn(move || {
+                if let Err(err) = wait::lower_priority() {
+                    tracing::debug!("placing: {}", crate::runtime::chain(&err));
+                }
+                run(&receiver);
+            })
+            .map_err(|err| format!("start the thread that moves pages: {err}"))?;
+        Ok(Self(sender))
+    }
+
+    /// Sees to it that the ratio of a container is held.
+    pub(super) fn watch(
+        &self,
+        key: u64,
+        cgroup: &Cgroup,
+        placement: Placement,
+        tell: Option<Tell>,
+    ) {
+        match Task::new(cgroup, placement, tell) {
+            // The thread is gone only when the process ends.
+            Ok(task) => drop(self.0.send(Job::Watch(key, Box::new(task)))),
+            Err(reason) => tracing::warn!(reason, "its placement is not looked after"),
+        }
+    }
+
+    /// The container has ended.
+    pub(super) fn forget(&self, key: u64) {
+        drop(self.0.send(Job::Forget(key)));
+    }
+}
+
+fn run(jobs: &Receiver<Job>) {
+    let mut tasks: Vec<(u64, Box<Task>)> = Vec::new();
+    loop {
+        let due = tasks.iter().map(|(_, task)| task.due).min();
+        let job = match due {
+            Some(due) => jobs.recv_timeout(due.saturating_duration_since(Instant::now())),
+            None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match job {
+            Ok(Job::Watch(key, task)) => {
+                tasks.retain(|(other, _)| *other != key);
+                tasks.push((key, task));
+            }
+            Ok(Job::Forget(key)) => tasks.retain(|(other, _)| *other != key),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        let now = Instant::now();
+        // One call of one container, then the next: each has its turn.
+        if let Some((_, task)) = tasks
+            .iter_mut()
+            .filter(|(_, task)| task.due <= now)
+            .min_by_key(|(_, task)| task.due)
+        {
+            let work = std::panic::AssertUnwindSafe(|| task.turn());
+            if std::panic::catch_unwind(work).is_err() {
+                tracing::error!("moving pages of a container panicked");
+                task.due = Instant::now() + LATER;
+                task.queue.clear();
+            }
+        }
+    }
+}
+
+/// One container.
+struct Task {
+    cgroup: Cgroup,
+    meter: Meter,
+    placement: Placement,
+    target: LocalRatio,
+    weights: Weights,
+    tell: Option<Tell>,
+    due: Instant,
+    queue: VecDeque<Move>,
+    /// Pages of the next call.
+    batch: usize,
+    placed: Placed,
+    told: Placed,
+    /// Moved since the last search.
+    gained: u64,
+    /// Pages of the parts that were looked for in this round.
+    done: u64,
+    /// Its memory at the last look.
+    size_then: u64,
+    /// How often it was waited for its memory to settle.
+    waits: u32,
+}
+
+impl std::fmt::Debug for Task {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Task")
+            .field("target", &self.target)
+            .field("placed", &self.placed)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Task {
+    fn new(cgroup: &Cgroup, placement: Placement, tell: Option<Tell>) -> Result<Self, String> {
+        let target = placement.target.ok_or("it has no local ratio")?;
+        let meter = Meter::open(cgroup).map_err(|err| crate::runtime::chain(&err))?;
+        // What the kernel deals out by, or would.
+        let weights = placement.relies_on.clone().or_else(|| {
+            designed(target, &placement.local, &placement.remote).map(|(weights, _)| weights)
+        });
+        Ok(Self {
+            cgroup: cgroup.clone(),
+            meter,
+            target,
+            weights: weights.unwrap_or_default(),
+            placement,
+            tell,
+            due: Instant::now(),
+            queue: VecDeque::new(),
+            batch: FIRST,
+            placed: Placed::default(),
+            told: Placed::default(),
+            gained: 0,
+            done: 0,
+            size_then: 0,
+            waits: 0,
+        })
+    }
+
+    fn turn(&mut self) {
+        let pause = match self.queue.is_empty() {
+            true => self.look(),
+            false => self.call(),
+        };
+        self.due = Instant::now() + pause;
+        self.placed.pending = self
+            .queue
+            .iter()
+            .map(|found| u64::from(found.unit.pages))
+            .sum();
+        self.report();
+    }
+
+    /// Tells of what has changed; looks alone are not worth a word.
+    fn report(&mut self) {
+        let mut told = self.told.clone();
+        told.looks = self.placed.looks;
+        if told != self.placed
+            && let Some(tell) = &self.tell
+        {
+            tell(&self.placed);
+            self.told = self.placed.clone();
+        }
+    }
+
+    /// Reads how it lies; looks for the pages to move only if that is not as it should be.
+    fn look(&mut self) -> Duration {
+        self.placed.looks += 1;
+        let (mut near, mut far) = (0_u64, 0_u64);
+        self.meter.anon_on_nodes(|node, bytes| {
+            if self.placement.local.contains(node) {
+                near = near.saturating_add(bytes.get());
+            } else if self.placement.remote.contains(node) {
+                far = far.saturating_add(bytes.get());
+            }
+        });
+        let held = LocalRatio::of(near, far).filter(|_| near.saturating_add(far) >= LEAST);
+        if held.is_none_or(|held| held.distance(self.target) <= HYSTERESIS) {
+            self.placed.why = None;
+            self.waits = 0;
+            return LOOK;
+        }
+        let size = near.saturating_add(far);
+        let change = size.abs_diff(std::mem::replace(&mut self.size_then, size));
+        if change > size / 8 && self.waits < MOST_WAITS {
+            self.waits += 1;
+            self.placed.why =
+                Some("its memory comes and goes: it is waited for a moment".to_owned());
+            return SOON;
+        }
+        self.waits = 0;
+        self.placed.searches += 1;
+        self.placed.why = None;
+        self.gained = 0;
+        let units = match self.units() {
+            Ok(units) => units,
+            Err(reason) => {
+                self.placed.why = Some(reason);
+                return LATER;
+            }
+        };
+        let goal = Goal {
+            target: self.target,
+            local: &self.placement.local,
+            remote: &self.placement.remote,
+            weights: &self.weights,
+        };
+        self.queue = moves(&units, &goal).into();
+        if self.queue.is_empty() {
+            if self.done > 0 {
+                // Another part.
+                return SOON;
+            }
+            self.placed.why = Some("its pages cannot be divided any finer".to_owned());
+            return LATER;
+        }
+        Duration::ZERO
+    }
+
+    /// Anonymous pages of all its processes, and where they lie: those of the next part of its memory, if it is large.
+    fn units(&mut self) -> Result<Vec<Unit>, String> {
+        let processes = self
+            .cgroup
+            .processes()
+            .map_err(|err| crate::runtime::chain(&err))?;
+        let mut search = Search {
+            skip: self.done,
+            room: MOST_PAGES,
+            units: Vec::new(),
+            failure: None,
+        };
+        for process in processes {
+            search.process(process);
+        }
+        self.done = match search.room == 0 {
+            // There may be more.
+            true => self.done.saturating_add(MOST_PAGES),
+            false => 0,
+        };
+        match (search.units.is_empty(), search.failure) {
+            (true, Some(reason)) => Err(reason),
+            _ => Ok(search.units),
+        }
+    }
+
+    /// One call that moves pages of one process.
+    fn call(&mut self) -> Duration {
+        let (mut addresses, mut nodes) = (Vec::new(), Vec::new());
+        let Some(process) = self.queue.front().map(|found| found.unit.process) else {
+            return LOOK;
+        };
+        let size = pages::size();
+        while let Some(next) = self.queue.front() {
+            let count = usize::try_from(next.unit.pages).unwrap_or(HUGE);
+            let is_full = !addresses.is_empty() && addresses.len() + count > self.batch;
+            if next.unit.process != process || is_full {
+                break;
+            }
+            let first = next.unit.page;
+            let each = (0..u64::from(next.unit.pages)).map(|page| (first + page) * size);
+            addresses.extend(each);
+            nodes.extend(std::iter::repeat_n(next.to, count));
+            self.queue.pop_front();
+        }
+        let begun = Instant::now();
+        let moved = numa::move_pages(process, &addresses, &nodes);
+        let took = begun.elapsed();
+        self.placed.longest_call_us = self
+            .placed
+            .longest_call_us
+            .max(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        self.size_for(addresses.len(), took);
+        match moved {
+            Ok(_) => self.read_back(process, &addresses, &nodes),
+            Err(err) => {
+                // It has ended, or it may not use that memory; what others have is another matter.
+                self.queue.retain(|found| found.unit.process != process);
+                if err.raw_os_error() != Some(libc::ESRCH) {
+                    let reason = crate::kernel::reason(&err);
+                    self.placed.why = Some(format!("the kernel moves no pages: {reason}"));
+                }
+            }
+        }
+        if self.queue.is_empty() {
+            // Nothing was gained: what the kernel refuses now, it will refuse in a moment.
+            return if self.gained == 0 { LATER } else { LOOK };
+        }
+        let bytes = u64::try_from(addresses.len()).unwrap_or(0) * size;
+        let rate = self.placement.bandwidth.get().max(1);
+        let micros = bytes.saturating_mul(1_000_000) / rate;
+        Duration::from_micros(micros).saturating_sub(took)
+    }
+
+    /// So that the next call takes as long as it should.
+    fn size_for(&mut self, pages: usize, took: Duration) {
+        let (took, aim) = (took.as_micros().max(1), AIM.as_micros());
+        let fitting = (pages as u128).saturating_mul(aim) / took;
+        let fitting = usize::try_from(fitting).unwrap_or(MOST);
+        // Not all at once: the first pages of a process take longer.
+        self.batch = fitting.min(self.batch.saturating_mul(2)).clamp(1, MOST);
+        if took > CALL.as_micros() {
+            self.batch = (self.batch / 2).max(1);
+        }
+    }
+
+    fn read_back(&mut self, process: i32, addresses: &[u64], nodes: &[u32]) {
+        let Ok(found) = numa::nodes_of(process, addresses) else {
+            return;
+        };
+        let mut refused = None;
+        for (found, wanted) in found.iter().zip(nodes) {
+            match found {
+                numa::Placed::On(node) if node == wanted => self.gained += 1,
+                numa::Placed::On(_) => refused = Some("they are in use, or that node is full"),
+                // It was freed meanwhile.
+                numa::Placed::Not(_) => {}
+            }
+        }
+        let here = found
+            .iter()
+            .zip(nodes)
+            .filter(|(found, wanted)| **found == numa::Placed::On(**wanted))
+            .count();
+        let here = u64::try_from(here).unwrap_or(0);
+        let stayed = found
+            .iter()
+            .zip(nodes)
+            .filter(|(found, wanted)| matches!(found, numa::Placed::On(node) if node != *wanted));
+        let stayed = u64::try_from(stayed.count()).unwrap_or(0);
+        self.placed.moved = self.placed.moved.saturating_add(here);
+        if let Some(reason) = refused {
+            self.placed.refused = self.placed.refused.saturating_add(stayed);
+            self.placed.why = Some(format!("some pages were not moved: {reason}"));
+        }
+    }
+}
+
+/// A search for pages.
+struct Search {
+    /// So many pages are passed by first.
+    skip: u64,
+    /// And so many are looked at.
+    room: u64,
+    units: Vec<Unit>,
+    /// Why a process could not be looked at; it may have ended.
+    failure: Option<String>,
+}
+
+impl Search {
+    /// The anonymous pages of a process; those that may be a huge page together as one.
+    fn process(&mut self, process: i32) {
+        let areas = pages::areas(process).map_err(|err| crate::runtime::chain(&err));
+        let done =
+            areas.and_then(|areas| areas.iter().try_for_each(|area| self.area(process, area)));
+        if let Err(reason) = done {
+            self.failure = Some(reason);
+        }
+    }
+
+    fn area(&mut self, process: i32, area: &pages::Area) -> Result<(), String> {
+        if self.room == 0 {
+            return Ok(());
+        }
+        let size = pages::size();
+        let mut here = Vec::new();
+        pages::present(process, area, |address| {
+            if let Some(left) = self.skip.checked_sub(1) {
+                self.skip = left;
+            } else if let Some(left) = self.room.checked_sub(1) {
+                self.room = left;
+                here.push(address);
+            }
+            self.room > 0
+        })
+        .map_err(|err| crate::runtime::chain(&err))?;
+        let mut found = Vec::with_capacity(here.len());
+        for part in here.chunks(ASKED) {
+            let nodes = numa::nodes_of(process, part).map_err(|err| crate::kernel::reason(&err))?;
+            for (address, placed) in part.iter().zip(nodes) {
+                if let numa::Placed::On(node) = placed {
+                    found.push(Unit {
+                        process,
+                        page: address / size,
+                        pages: 1,
+                        node,
+                    });
+                }
+            }
+        }
+        if area.has_huge {
+            found = joined(&found);
+        }
+        self.units.append(&mut found);
+        Ok(())
+    }
+}
+
+/// Pages that are as many as a huge page has, lie as one does, and on one node, are one unit: they may be one, and then
+/// none of them can be moved alone.
+fn joined(pages: &[Unit]) -> Vec<Unit> {
+    let huge = HUGE as u64;
+    let mut units = Vec::new();
+    for block in pages.chunk_by(|a, b| a.page / huge == b.page / huge && a.node == b.node) {
+        match block.first() {
+            Some(first) if block.len() == HUGE => units.push(Unit {
+                pages: u32::try_from(HUGE).unwrap_or(1),
+                ..*first
+            }),
+            _ => units.extend_from_slice(block),
+        }
+    }
+    units
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_a_huge_page_is_one_unit() {
+        let page = |page, node| Unit {
+            process: 1,
+            page,
+            pages: 1,
+            node,
+        };
+        let mut pages: Vec<Unit> = (510..1536).map(|at| page(at, 0)).collect();
+        let units = joined(&pages);
+        assert_eq!(units.len(), 4);
+        let huge: Vec<u64> = units
+            .iter()
+            .filter(|unit| unit.pages == 512)
+            .map(|u| u.page)
+            .collect();
+        assert_eq!(huge, [512, 1024]);
+        // One page of it elsewhere, and it is none.
+        pages[600].node = 1;
+        assert_eq!(
+            joined(&pages)
+                .iter()
+                .filter(|unit| unit.pages == 512)
+                .count(),
+            1
+        );
+        // One missing too.
+        pages.remove(100);
+        assert!(joined(&pages).iter().all(|unit| unit.pages == 1));
+    }
+
+    #[test]
+    fn a_large_process_is_searched_part_by_part() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let process = child.id().cast_signed();
+        let sleeps = || crate::kernel::process::stat(process).is_ok_and(|stat| stat.state == 'S');
+        while !sleeps() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let part = |skip| {
+            let mut search = Search {
+                skip,
+                room: 8,
+                units: Vec::new(),
+                failure: None,
+            };
+            search.process(process);
+            assert_eq!((search.room, search.failure), (0, None));
+            search.units
+        };
+        let (first, second) = (part(0), part(8));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!first.is_empty() && !second.is_empty());
+        assert!(
+            second.iter().all(|unit| !first.contains(unit)),
+            "{first:?} {second:?}"
+        );
+    }
+
+    #[test]
+    fn a_call_that_takes_long_makes_the_next_one_small() {
+        let Ok(hierarchies) = crate::kernel::cgroup::Hierarchies::probe() else {
+            return;
+        };
+        let Ok(own) = Cgroup::of_process(&hierarchies, std::process::id().cast_signed()) else {
+            return;
+        };
+        let placement = Placement {
+            means: crate::model::placement::Means::Correction,
+            target: LocalRatio::of(1, 1),
+            policy: None,
+            local: "0".parse().unwrap(),
+            remote: "1".parse().unwrap(),
+            relies_on: None,
+            wants: None,
+            bandwidth: crate::model::Bytes::new(1 << 20),
+            reasons: Vec::new(),
+        };
+        let Ok(mut task) = Task::new(&own, placement, None) else {
+            return;
+        };
+        task.size_for(16, Duration::from_millis(1));
+        assert_eq!(task.batch, 32, "at most twice as many");
+        task.size_for(32, Duration::from_millis(40));
+        assert_eq!(task.batch, 4);
+        task.size_for(1, Duration::from_secs(1));
+        assert_eq!(task.batch, 1);
+        for _ in 0..20 {
+            task.size_for(task.batch, Duration::from_micros(1));
+        }
+        assert_eq!(task.batch, MOST);
+    }
+}
