@@ -4,6 +4,7 @@
 //!
 //! - [`cli`]: the command line; prints.
 //! - [`shim`]: the containerd shim; runs the verbs of [`runtime`] as processes of their own.
+//! - [`install`]: puts the program onto a host, and tells engines of it.
 //! - [`standin`]: stands in for runc or its shim under their names, and hands over what is not ours.
 //! - [`monitor`]: looks after a container that no shim of ours looks after.
 //! - [`log`]: log lines of both.
@@ -32,6 +33,7 @@ pub mod cost;
 pub mod doctor;
 pub mod grant;
 pub mod guardian;
+pub mod install;
 #[allow(
     unsafe_code,
     reason = "system calls; every other room denies unsafe code"

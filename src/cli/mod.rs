@@ -9,6 +9,7 @@ mod config;
 mod cost;
 mod doctor;
 mod explain;
+mod install;
 mod log;
 mod output;
 mod picture;
@@ -343,12 +344,12 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
             let roots = explain::Roots { given, usual: root };
             explain::run(&verb, &roots, config)?;
         }
-        Verb::Doctor(verb) => return doctor::run(&verb, args.config.as_deref()),
         Verb::Placement(verb) => {
             let given = args.root.as_ref().map(|_| root.clone());
             placement::run(&verb, &explain::Roots { given, usual: root })?;
         }
         Verb::Weights(verb) => placement::weights(&verb)?,
+        Verb::Doctor(verb) => return doctor::run(&verb, args.config.as_deref()),
         Verb::Cost(verb) => cost::run(&verb, config)?,
         Verb::Profile(verb) => return profile::run(&verb, config),
         Verb::Trace(verb) => trace::run(&verb, around(args.config))?,
@@ -356,6 +357,8 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
         Verb::Plot(verb) => plot::run(&verb)?,
         Verb::Phase(verb) => tell(&verb.container, &verb.request().map_err(Failure::new)?)?,
         Verb::Bind(verb) => tell(&verb.container, &verb.request())?,
+        Verb::Install(verb) => install::run_install(&verb, &command("elastic-mem"))?,
+        Verb::Uninstall(verb) => install::run_uninstall(&verb)?,
         Verb::Completions(verb) => output::completions(&mut command(program), verb.shell)?,
         Verb::Man(verb) => output::man_pages(&command(program), &verb.folder)?,
     }

@@ -97,7 +97,29 @@ pub(super) fn completions(command: &mut clap::Command, shell: Shell) -> io::Resu
 /// Writes one man page for the command and one for each verb.
 pub(super) fn man_pages(command: &clap::Command, folder: &Path) -> io::Result<()> {
     std::fs::create_dir_all(folder)?;
-    clap_mangen::generate_to(command.clone(), folder)
+    for (name, page) in man_page_texts(command)? {
+        std::fs::write(folder.join(name), page)?;
+    }
+    Ok(())
+}
+
+/// The man pages, by file name: one for the command and one for each verb.
+pub(super) fn man_page_texts(command: &clap::Command) -> io::Result<Vec<(String, Vec<u8>)>> {
+    fn add(command: &clap::Command, pages: &mut Vec<(String, Vec<u8>)>) -> io::Result<()> {
+        for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
+            add(verb, pages)?;
+        }
+        let man = clap_mangen::Man::new(command.clone());
+        let mut page = Vec::new();
+        man.render(&mut page)?;
+        pages.push((man.get_filename(), page));
+        Ok(())
+    }
+    let mut command = command.clone().disable_help_subcommand(true);
+    command.build();
+    let mut pages = Vec::new();
+    add(&command, &mut pages)?;
+    Ok(pages)
 }
 
 #[cfg(test)]

@@ -241,11 +241,11 @@ const DEFAULT_STEP: Bytes = Bytes::new(1 << 20);
 /// `memory.pad`: what small functions may be granted beyond their use.
 const DEFAULT_PAD: Bytes = Bytes::new(8 << 20);
 
-/// `stand-in.namespaces`: where faasd has functions unless it is told otherwise.
-const DEFAULT_STAND_IN: &str = "openfaas-fn";
-
 /// `placement.bandwidth`: a small share of what any memory does.
 const DEFAULT_BANDWIDTH: Bytes = Bytes::new(200 << 20);
+
+/// `stand-in.namespaces`: where faasd has functions unless it is told otherwise.
+const DEFAULT_STAND_IN: &str = "openfaas-fn";
 
 /// Where traces and profiles lie.
 const DEFAULT_PROFILES: &str = "/var/lib/elastic-mem";

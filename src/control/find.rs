@@ -87,6 +87,23 @@ pub fn ids() -> BTreeSet<String> {
         .collect()
 }
 
+/// The names of all containers that there is anything of, as `NAMESPACE/NAME`, whether somebody looks after them or not.
+pub fn all_names() -> Vec<String> {
+    all_names_in(Path::new(STATE))
+}
+
+fn all_names_in(state: &Path) -> Vec<String> {
+    let mut found = BTreeSet::new();
+    // The command line's own folder is not below that of a namespace.
+    found.extend(names(&state.join(RUNTIME_STATE)));
+    for namespace in namespaces(state) {
+        let folder = state.join(&namespace);
+        let ids = names(&folder).chain(names(&folder.join(RUNTIME_STATE)));
+        found.extend(ids.map(|id| format!("{namespace}/{id}")));
+    }
+    found.into_iter().collect()
+}
+
 fn all_of(state: &Path, id: &ContainerId) -> impl Iterator<Item = Found> {
     namespaces(state).filter_map(move |namespace| {
         let folder = Folder::at(state.join(&namespace).join(id));
@@ -153,6 +170,18 @@ mod tests {
         let record = Record::new(Path::new("/b"), Path::new(root), None).unwrap();
         let folder = Folder::at(state.join(namespace).join(id));
         folder.write(record).unwrap();
+    }
+
+    #[test]
+    fn every_container_is_named_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path();
+        assert!(all_names_in(state).is_empty());
+        put(state, "one", "a", "/r1");
+        for folder in [".oci/cli", "one/.oci/a", "two/.oci/b", ".console/x"] {
+            std::fs::create_dir_all(state.join(folder)).unwrap();
+        }
+        assert_eq!(all_names_in(state), ["cli", "one/a", "two/b"]);
     }
 
     #[test]

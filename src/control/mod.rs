@@ -17,7 +17,7 @@ mod tuned;
 
 pub use client::Client;
 pub use error::{ControlError, Result};
-pub use find::{Found, by_name, by_root, ids, namespace_of};
+pub use find::{Found, all_names, by_name, by_root, ids, namespace_of};
 pub use message::Request;
 pub use raise::{Hold, forget, hold, restore, sweep};
 pub(crate) use record::create_folder;

@@ -89,6 +89,19 @@ pub fn raise_priority(priority: Priority) -> Result<()> {
     set_scheduler(&NORMAL).map_err(|err| KernelError::io("raise priority of", "thread", err))
 }
 
+/// Has the calling thread run after all others (niceness 19).
+///
+/// # Errors
+/// `Io`.
+pub fn lower_priority() -> Result<()> {
+    let last = SchedAttr {
+        policy: libc::SCHED_OTHER,
+        nice: 19,
+        ..SchedAttr::NONE
+    };
+    set_scheduler(&last).map_err(|err| KernelError::io("lower priority of", "thread", err))
+}
+
 /// Whether the calling thread may have that priority. It has its old niceness afterwards.
 ///
 /// # Errors
@@ -119,19 +132,6 @@ const REALTIME: SchedAttr = SchedAttr {
     priority: REALTIME_PRIORITY,
     ..SchedAttr::NONE
 };
-
-/// Has the calling thread run after all others (niceness 19).
-///
-/// # Errors
-/// `Io`.
-pub fn lower_priority() -> Result<()> {
-    let last = SchedAttr {
-        policy: libc::SCHED_OTHER,
-        nice: 19,
-        ..SchedAttr::NONE
-    };
-    set_scheduler(&last).map_err(|err| KernelError::io("lower priority of", "thread", err))
-}
 
 /// Nanoseconds.
 const SHORT_SLICE: u64 = 100_000;

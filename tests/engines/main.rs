@@ -45,6 +45,7 @@ mod events;
 mod exec;
 mod faasd;
 mod faults;
+mod install;
 mod life;
 mod load;
 mod memory;

@@ -44,6 +44,7 @@ mod explain;
 mod grants;
 mod guardian;
 mod hooks;
+mod install;
 mod kernel_mounts;
 mod kill;
 mod lever;

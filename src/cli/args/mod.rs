@@ -7,6 +7,7 @@ mod cost;
 pub(super) mod doctor;
 mod exec;
 mod explain;
+mod install;
 pub(super) mod placement;
 mod plot;
 pub(super) mod profile;
@@ -33,6 +34,7 @@ pub(super) use cost::{Cost, Measured};
 use doctor::Doctor;
 pub(super) use exec::Exec;
 pub(super) use explain::Explain;
+pub(super) use install::{Install, Uninstall};
 use placement::{Placement, Weights};
 pub(super) use plot::{
     Files as PlotFiles, Hull as PlotHull, Inputs as PlotInputs, Kind as PlotKind, Plot,
@@ -161,12 +163,12 @@ pub(super) enum Verb {
     Config(Config),
     /// Tell what is done with the memory of a container, and why
     Explain(Explain),
-    /// Look at this host: what has to hold, what does not, and what to do about it
-    Doctor(Doctor),
     /// Tell where the memory of a container lies, and where it should
     Placement(Placement),
     /// Show, set and release the interleave weights of the host
     Weights(Weights),
+    /// Look at this host: what has to hold, what does not, and what to do about it
+    Doctor(Doctor),
     /// Compute what a function costs at providers, and how much of it is wasted
     Cost(Box<Cost>),
     /// Look at and change what is known of functions
@@ -181,6 +183,10 @@ pub(super) enum Verb {
     Phase(Phase),
     /// Say which function a container is an instance of, after its start
     Bind(Bind),
+    /// Put the program onto this host, and tell the container engines of it
+    Install(Install),
+    /// Take out what `install` has done
+    Uninstall(Uninstall),
     /// Print a completion script for a shell
     Completions(Completions),
     /// Write man pages

@@ -103,7 +103,8 @@ bin_dir = "/usr/lib/cni"
         })
     }
 
-    fn prepare_and_start(engine: &str, prepare: impl FnOnce(&Path)) -> Self {
+    /// The same after a change of its folder, in which everything is that it will find.
+    pub fn prepare_and_start(engine: &str, prepare: impl FnOnce(&Path)) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         sweep();
         let package = host::engine(engine).expect("the engine is there");
