@@ -8,7 +8,7 @@ CARGO ?= cargo
 BIN := $(abspath target/release/elastic-mem)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test test-host vm vm-full demo bench install clean
+.PHONY: help setup build test test-host vm vm-full demo bench install deb dist clean
 
 help: ## List these targets
 	@echo "usage: make TARGET"
@@ -51,10 +51,19 @@ demo: build ## Run real functions below containerd, observed and elastic
 bench: build ## Run all benchmarks, quickly: bench/* --quick
 	@scripts/setup bench
 	$(CARGO) bench --locked --bench cost --no-run
+	$(CARGO) build --locked --example adaptive
 	@scripts/bench --quick
 
-install: ## Install binary, completions, man pages and configuration below $(DESTDIR)$(PREFIX)
-	@scripts/install "$(BIN)" "$(DESTDIR)" "$(PREFIX)" "$(SYSCONFDIR)"
+install: ## Install binary, completions, man pages and configuration below $(DESTDIR)$(PREFIX); tells no engine of it
+	@"$(BIN)" install none --prefix "$(PREFIX)" --sysconfdir "$(SYSCONFDIR)" $(if $(DESTDIR),--destdir "$(DESTDIR)")
+
+deb: build ## Make a Debian package in target/dist
+	@scripts/setup package
+	@scripts/package "$(BIN)" deb
+
+dist: build ## Make all that a release consists of in target/dist: package, archive, checksums
+	@scripts/setup package
+	@scripts/package "$(BIN)" deb tar
 
 clean: ## Remove target/
 	$(CARGO) clean

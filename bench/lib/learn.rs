@@ -90,6 +90,8 @@ fn trace(number: u32) -> Result<Trace, Box<dyn Error>> {
         cgroup: None,
         mode: None,
         ceiling: None,
+        local_ratio: None,
+        local_nodes: None,
     };
     let mut cpu = Duration::ZERO;
     let samples = (0..SAMPLES).map(|index| {

@@ -1,18 +1,25 @@
 //! The command line: runc's verbs and options, and the commands of our own.
 //!
-//! Exit codes: 0 done; the program's own for `run` and `exec`; 1 failed, wrong usage included; 255 when `exec`
-//! could not start the process. The last line of the log says why.
+//! Exit codes: 0 done; the program's own for `run` and `exec`; 1 failed, wrong usage included; 2 when `doctor` found an
+//! error; 255 when `exec` could not start the process. The last line of the log says why.
 
 mod args;
+mod characterize;
 mod config;
 mod cost;
+mod doctor;
 mod explain;
+mod install;
 mod log;
+mod metrics;
 mod output;
 mod picture;
 mod placement;
 mod plot;
 mod profile;
+mod report;
+mod survey;
+mod top;
 mod trace;
 
 use std::ffi::OsString;
@@ -31,6 +38,7 @@ use crate::model::ContainerId;
 use crate::monitor;
 use crate::policy::identity::MODE;
 use crate::runtime::{self, RuntimeError, Store, chain};
+use crate::standin;
 use args::config::ConfigVerb;
 use args::{Args, Verb};
 
@@ -71,6 +79,15 @@ pub fn main() -> ExitCode {
             }
         };
     }
+    if standin::is_runtime() {
+        let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+        // Does not return if the call is not about a container of ours.
+        if let Err(reason) = standin::runtime(&words) {
+            log::record_usage_error(&reason);
+            eprintln!("{program}: {reason}");
+            return ExitCode::FAILURE;
+        }
+    }
     let args = match parse(&program) {
         Ok(args) => args,
         Err(code) => return code,
@@ -96,6 +113,8 @@ pub fn main() -> ExitCode {
                 return ExitCode::FAILURE;
             }
         }
+        // It says so itself.
+        (Some(_), Verb::Doctor(_)) => {}
         (Some(err), _) => tracing::warn!("configuration not used: {}", chain(&err)),
     }
     match execute(&program, args, &config) {
@@ -208,6 +227,13 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
         let hold = hold(&id);
         Ok((container, hold))
     };
+    let around = |config_file| trace::Surroundings {
+        config: config.clone(),
+        config_file,
+        root: root.clone(),
+        systemd_cgroup: systemd,
+        debug: args.debug,
+    };
     match args.verb {
         Verb::Create(verb) => {
             let prefix = format!("{program} create failed");
@@ -215,7 +241,8 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
             let (id, options) = verb
                 .options(systemd)
                 .map_err(|err| prefixed(&prefix, &err, 1))?;
-            let place = |spec: &mut Value| crate::placement::place(config, &root, &id, spec);
+            let ratio = verb.local_ratio;
+            let place = |spec: &mut Value| crate::placement::place(config, &root, &id, spec, ratio);
             runtime::create(&store, &id, &options, &place).map_err(|err| {
                 leave_weights(&store, &root, &id);
                 prefixed(&prefix, &err, 1)
@@ -228,7 +255,8 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
                 .create
                 .options(systemd)
                 .map_err(|err| prefixed(&prefix, &err, 1))?;
-            let place = |spec: &mut Value| crate::placement::place(config, &root, &id, spec);
+            let ratio = verb.create.local_ratio;
+            let place = |spec: &mut Value| crate::placement::place(config, &root, &id, spec, ratio);
             let code = runtime::run(&store, &id, &options, &place, verb.detach, verb.keep);
             leave_weights(&store, &root, &id);
             let code = code.map_err(|err| prefixed(&prefix, &err, 1))?;
@@ -325,21 +353,19 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
             placement::run(&verb, &explain::Roots { given, usual: root })?;
         }
         Verb::Weights(verb) => placement::weights(&verb)?,
+        Verb::Doctor(verb) => return doctor::run(&verb, args.config.as_deref()),
         Verb::Cost(verb) => cost::run(&verb, config)?,
         Verb::Profile(verb) => return profile::run(&verb, config),
-        Verb::Trace(verb) => trace::run(
-            &verb,
-            trace::Surroundings {
-                config: config.clone(),
-                config_file: args.config,
-                root,
-                systemd_cgroup: systemd,
-                debug: args.debug,
-            },
-        )?,
+        Verb::Trace(verb) => trace::run(&verb, around(args.config))?,
+        Verb::Characterize(verb) => characterize::run(&verb, around(args.config))?,
         Verb::Plot(verb) => plot::run(&verb)?,
+        Verb::Metrics(verb) => metrics::run(&verb)?,
+        Verb::Report(verb) => report::run(&verb, config)?,
+        Verb::Top(verb) => top::run(&verb)?,
         Verb::Phase(verb) => tell(&verb.container, &verb.request().map_err(Failure::new)?)?,
         Verb::Bind(verb) => tell(&verb.container, &verb.request())?,
+        Verb::Install(verb) => install::run_install(&verb, &command("elastic-mem"))?,
+        Verb::Uninstall(verb) => install::run_uninstall(&verb)?,
         Verb::Completions(verb) => output::completions(&mut command(program), verb.shell)?,
         Verb::Man(verb) => output::man_pages(&command(program), &verb.folder)?,
     }

@@ -1,12 +1,16 @@
 //! What is printed.
 
 use std::fmt::Write as _;
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 
 use clap_complete::Shell;
 use serde::Serialize;
 
+use super::Failure;
+use crate::kernel::{reason, tty};
 use crate::runtime::StateReport;
 
 /// Prints text; a reader that has gone away is no failure.
@@ -20,6 +24,12 @@ pub(super) fn bytes(bytes: &[u8]) -> io::Result<()> {
         Err(err) if err.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
     }
+}
+
+/// Columns of the terminal that is printed to; none if it is no terminal.
+pub(super) fn width() -> Option<usize> {
+    let columns = tty::size(io::stdout().as_fd()).ok()?.columns;
+    Some(usize::from(columns)).filter(|columns| *columns > 0)
 }
 
 /// Prints JSON for people, indented.
@@ -58,17 +68,23 @@ pub(super) fn container_table(reports: &[StateReport]) -> String {
 }
 
 pub(super) fn table<const N: usize>(rows: &[[String; N]], least: usize, gap: usize) -> String {
+    columns(rows, least, gap)
+}
+
+/// Columns of cells, as many as the first row has.
+pub(super) fn columns(rows: &[impl AsRef<[String]>], least: usize, gap: usize) -> String {
+    let count = rows.first().map_or(0, |row| row.as_ref().len());
     let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
+        let cells = rows.iter().filter_map(|row| row.as_ref().get(column));
         let widest = cells.map(|cell| cell.chars().count()).max().unwrap_or(0);
         widest.saturating_add(gap).max(least)
     };
-    let widths: Vec<usize> = (0..N).map(width).collect();
+    let widths: Vec<usize> = (0..count).map(width).collect();
     let mut out = String::new();
     for row in rows {
-        for (index, (cell, width)) in row.iter().zip(&widths).enumerate() {
+        for (index, (cell, width)) in row.as_ref().iter().zip(&widths).enumerate() {
             // Writing to a string does not fail.
-            let _ = if index + 1 == N {
+            let _ = if index + 1 == count {
                 writeln!(out, "{cell}")
             } else {
                 write!(out, "{cell:<width$}")
@@ -76,6 +92,34 @@ pub(super) fn table<const N: usize>(rows: &[[String; N]], least: usize, gap: usi
         }
     }
     out
+}
+
+/// Writes a file so that it is there as a whole or as it was.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    write(path, bytes)
+        .map_err(|err| Failure::new(format!("write {}: {}", path.display(), reason(&err))))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // A link stays a link, and a pipe or a device is written to.
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
+        return File::options().write(true).open(&path)?.write_all(bytes);
+    }
+    let temporary = temporary(&path);
+    let written = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, &path));
+    if written.is_err() {
+        // The first error is the one to tell.
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+/// A name beside the file that nobody else uses.
+fn temporary(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    path.with_file_name(name)
 }
 
 /// Prints a completion script.
@@ -89,7 +133,29 @@ pub(super) fn completions(command: &mut clap::Command, shell: Shell) -> io::Resu
 /// Writes one man page for the command and one for each verb.
 pub(super) fn man_pages(command: &clap::Command, folder: &Path) -> io::Result<()> {
     std::fs::create_dir_all(folder)?;
-    clap_mangen::generate_to(command.clone(), folder)
+    for (name, page) in man_page_texts(command)? {
+        std::fs::write(folder.join(name), page)?;
+    }
+    Ok(())
+}
+
+/// The man pages, by file name: one for the command and one for each verb.
+pub(super) fn man_page_texts(command: &clap::Command) -> io::Result<Vec<(String, Vec<u8>)>> {
+    fn add(command: &clap::Command, pages: &mut Vec<(String, Vec<u8>)>) -> io::Result<()> {
+        for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
+            add(verb, pages)?;
+        }
+        let man = clap_mangen::Man::new(command.clone());
+        let mut page = Vec::new();
+        man.render(&mut page)?;
+        pages.push((man.get_filename(), page));
+        Ok(())
+    }
+    let mut command = command.clone().disable_help_subcommand(true);
+    command.build();
+    let mut pages = Vec::new();
+    add(&command, &mut pages)?;
+    Ok(pages)
 }
 
 #[cfg(test)]

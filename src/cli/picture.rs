@@ -1,12 +1,11 @@
 //! Where pictures go: a file, standard output, the terminal.
 
-use std::fs::{self, File};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::{Failure, args, output};
-use crate::kernel::{reason, tty};
+use crate::kernel::tty;
 use crate::plot::{Figure, Screen, Theme, png, svg, terminal};
 
 /// The form of a picture.
@@ -59,7 +58,7 @@ pub(super) fn show(figure: &Figure, target: &args::Target) -> Result<(), Failure
         Form::Terminal => terminal(figure, screen(path.is_none())).into_bytes(),
     };
     match path {
-        Some(path) => replace(path, &bytes),
+        Some(path) => output::replace(path, &bytes),
         None => Ok(output::bytes(&bytes)?),
     }
 }
@@ -70,7 +69,7 @@ pub(super) fn save(figure: &Figure, path: &Path) -> Result<(), Failure> {
         Some(Form::Png) => png(figure, Theme::Light)?,
         _ => svg(figure, Theme::Page).into_bytes(),
     };
-    replace(path, &bytes)
+    output::replace(path, &bytes)
 }
 
 fn form_of(path: &Path) -> Option<Form> {
@@ -83,7 +82,7 @@ fn form_of(path: &Path) -> Option<Form> {
 }
 
 /// What standard output can show.
-fn screen(is_stdout: bool) -> Screen {
+pub(super) fn screen(is_stdout: bool) -> Screen {
     let stdout = io::stdout();
     let is_terminal = is_stdout && stdout.is_terminal();
     let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -100,32 +99,4 @@ fn screen(is_stdout: bool) -> Screen {
         colour: is_terminal && set("NO_COLOR").is_none() && set("TERM").as_deref() != Some("dumb"),
         unicode: locale.contains("utf-8") || locale.contains("utf8"),
     }
-}
-
-/// Writes a file so that it is there as a whole or as it was.
-fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    write(path, bytes)
-        .map_err(|err| Failure::new(format!("write {}: {}", path.display(), reason(&err))))
-}
-
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // A link stays a link, and a pipe or a device is written to.
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    if fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
-        return File::options().write(true).open(&path)?.write_all(bytes);
-    }
-    let temporary = temporary(&path);
-    let written = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, &path));
-    if written.is_err() {
-        // The first error is the one to tell.
-        let _ = fs::remove_file(&temporary);
-    }
-    written
-}
-
-/// A name beside the file that nobody else uses.
-fn temporary(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    path.with_file_name(name)
 }

@@ -9,7 +9,7 @@ use toml::Value;
 use super::functions::FunctionTable;
 use super::{Mode, Origin, Setting, values};
 use crate::model::placement::PlacementPolicy;
-use crate::model::{Bytes, Priority, duration};
+use crate::model::{Bytes, Priority, Quantile, duration};
 use crate::policy::identity::{PREFIX, Trusted};
 
 /// An option as documents and `elastic-mem config show` have it.
@@ -24,7 +24,7 @@ pub struct OptionInfo {
 }
 
 /// All options but those of single functions, which are [`FUNCTION_OPTIONS`](super::FUNCTION_OPTIONS).
-pub const OPTIONS: [OptionInfo; 19] = [
+pub const OPTIONS: [OptionInfo; 22] = [
     OptionInfo {
         key: "runtime.root",
         values: "an absolute path",
@@ -105,7 +105,19 @@ pub const OPTIONS: [OptionInfo; 19] = [
         key: "placement.policy",
         values: values::PLACEMENT,
         meaning: "Where the memory of containers is to lie on a host with local and remote memory. off: where the kernel \
-                  puts it. interleave=L:R: L parts local, R parts remote.",
+                  puts it. interleave=L:R: L parts local, R parts remote. adaptive: as few local as earlier runs allow \
+                  under the latency bound. adrias: all local or all remote.",
+    },
+    OptionInfo {
+        key: "placement.quantile",
+        values: values::QUANTILE,
+        meaning: "The share of runs that adaptive and adrias have keep to the latency bound (slo-ms).",
+    },
+    OptionInfo {
+        key: "placement.explore",
+        values: values::SWITCH,
+        meaning: "Whether adaptive tries less local memory where that should keep to the latency bound and too few runs \
+                  say so.",
     },
     OptionInfo {
         key: "placement.bandwidth",
@@ -127,6 +139,12 @@ pub const OPTIONS: [OptionInfo; 19] = [
         key: "profile.keep-traces",
         values: "a number from 0 to 10000",
         meaning: "How many traces of a function are kept, the newest ones. Profiles remember more runs than that.",
+    },
+    OptionInfo {
+        key: "stand-in.namespaces",
+        values: values::NAMESPACES,
+        meaning: "The namespaces of containerd whose containers are ours where this program stands in for runc or its \
+                  shim under their names. Those of all others go to the real ones.",
     },
 ];
 
@@ -196,6 +214,10 @@ pub struct Config {
     pub memory_environment: Setting<Vec<String>>,
     /// `placement.policy`.
     pub placement_policy: Setting<PlacementPolicy>,
+    /// `placement.quantile`.
+    pub placement_quantile: Setting<Quantile>,
+    /// `placement.explore`.
+    pub placement_explore: Setting<bool>,
     /// `placement.bandwidth`, per second.
     pub placement_bandwidth: Setting<Bytes>,
     /// `weights.own`.
@@ -204,6 +226,8 @@ pub struct Config {
     pub profile_folder: Setting<PathBuf>,
     /// `profile.keep-traces`.
     pub keep_traces: Setting<u32>,
+    /// `stand-in.namespaces`.
+    pub stand_in_namespaces: Setting<Vec<String>>,
     /// The tables `[functions.NAME]`, by NAME.
     pub functions: BTreeMap<String, FunctionTable>,
 }
@@ -219,6 +243,9 @@ const DEFAULT_PAD: Bytes = Bytes::new(8 << 20);
 
 /// `placement.bandwidth`: a small share of what any memory does.
 const DEFAULT_BANDWIDTH: Bytes = Bytes::new(200 << 20);
+
+/// `stand-in.namespaces`: where faasd has functions unless it is told otherwise.
+const DEFAULT_STAND_IN: &str = "openfaas-fn";
 
 /// Where traces and profiles lie.
 const DEFAULT_PROFILES: &str = "/var/lib/elastic-mem";
@@ -242,10 +269,13 @@ impl Default for Config {
             memory_annotations: Setting::default(trusted.annotations),
             memory_environment: Setting::default(trusted.environment),
             placement_policy: Setting::default(PlacementPolicy::Off),
+            placement_quantile: Setting::default(Quantile::P95),
+            placement_explore: Setting::default(false),
             placement_bandwidth: Setting::default(DEFAULT_BANDWIDTH),
             weights_own: Setting::default(false),
             profile_folder: Setting::default(PathBuf::from(DEFAULT_PROFILES)),
             keep_traces: Setting::default(20),
+            stand_in_namespaces: Setting::default(vec![DEFAULT_STAND_IN.to_owned()]),
             functions: BTreeMap::new(),
         }
     }
@@ -346,6 +376,14 @@ impl Config {
                 &self.placement_policy.origin,
             ),
             (
+                self.placement_quantile.value.to_string(),
+                &self.placement_quantile.origin,
+            ),
+            (
+                self.placement_explore.value.to_string(),
+                &self.placement_explore.origin,
+            ),
+            (
                 self.placement_bandwidth.value.to_text(),
                 &self.placement_bandwidth.origin,
             ),
@@ -355,6 +393,10 @@ impl Config {
                 &self.profile_folder.origin,
             ),
             (self.keep_traces.value.to_string(), &self.keep_traces.origin),
+            (
+                values::list(&self.stand_in_namespaces.value),
+                &self.stand_in_namespaces.origin,
+            ),
         ];
         OPTIONS
             .into_iter()
@@ -456,6 +498,14 @@ pub(super) fn set(
             let value = values::placement(value).ok_or(wrong)?;
             config.placement_policy = Setting { value, origin };
         }
+        "placement.quantile" => {
+            let value = values::quantile(value).ok_or(wrong)?;
+            config.placement_quantile = Setting { value, origin };
+        }
+        "placement.explore" => {
+            let value = value.as_bool().ok_or(wrong)?;
+            config.placement_explore = Setting { value, origin };
+        }
         "placement.bandwidth" => {
             let value = values::large_size(value).ok_or(wrong)?;
             config.placement_bandwidth = Setting { value, origin };
@@ -472,6 +522,10 @@ pub(super) fn set(
             let number = value.as_integer().and_then(|n| u32::try_from(n).ok());
             let value = number.filter(|n| *n <= 10_000).ok_or(wrong)?;
             config.keep_traces = Setting { value, origin };
+        }
+        "stand-in.namespaces" => {
+            let value = values::namespaces(value).ok_or(wrong)?;
+            config.stand_in_namespaces = Setting { value, origin };
         }
         _ => return Err(Refusal::UnknownKey),
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use toml::Value;
 
 use crate::model::placement::{LocalRatio, PlacementPolicy};
-use crate::model::{Bytes, ClassName, Mode, Priority, duration};
+use crate::model::{Bytes, ClassName, Mode, Priority, Quantile, duration};
 use crate::policy::identity::ANNOTATIONS;
 use crate::policy::settings::{LEAST, SLO_MILLIS};
 
@@ -30,11 +30,14 @@ pub(super) const LEAD: &str = "a duration from 1ms to 1m";
 pub(super) const SETTLE: &str = "a duration from 1ms to 1h";
 /// What a key of a hold time can take.
 pub(super) const HOLD: &str = "a duration from 100ms to 1h";
+/// What a key of namespaces can take.
+pub(super) const NAMESPACES: &str = "a list of names of namespaces";
 /// What a key of a switch can take.
 pub(super) const SWITCH: &str = "true or false";
 /// What a key of a placement can take.
-pub(super) const PLACEMENT: &str =
-    "\"off\", \"local\", \"remote\" or \"interleave=L:R\" with numbers from 0 to 255";
+pub(super) const PLACEMENT: &str = "\"off\", \"local\", \"remote\", \"adaptive\", \"adrias\" or \"interleave=L:R\" with numbers from 0 to 255";
+/// What a key of a share of runs can take.
+pub(super) const QUANTILE: &str = "a number above 0 and below 1 with at most four digits";
 /// What a key of a local ratio can take.
 pub(super) const RATIO: &str = "a number from 0 to 1";
 
@@ -109,6 +112,10 @@ pub(super) fn ratio(value: &Value) -> Option<LocalRatio> {
     }
 }
 
+pub(super) fn quantile(value: &Value) -> Option<Quantile> {
+    value.as_float()?.to_string().parse().ok()
+}
+
 pub(super) fn priority(value: &Value) -> Option<Priority> {
     let text = value.as_str()?;
     Priority::ALL
@@ -134,6 +141,12 @@ pub(super) fn annotations(value: &Value) -> Option<Vec<String>> {
 pub(super) fn variables(value: &Value) -> Option<Vec<String>> {
     let is_wrong = |c: char| c == '=' || c.is_control() || c.is_whitespace();
     texts(value, |name| !name.is_empty() && !name.contains(is_wrong))
+}
+
+/// Names of namespaces (containerd, `pkg/identifiers`).
+pub(super) fn namespaces(value: &Value) -> Option<Vec<String>> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    texts(value, |name| !name.is_empty() && name.chars().all(allowed))
 }
 
 /// A list as text.
@@ -196,6 +209,11 @@ mod tests {
 
     #[test]
     fn lists_hold_nothing_else() {
+        assert_eq!(
+            namespaces(&value("[\"fn-1\"]")),
+            Some(vec!["fn-1".to_owned()])
+        );
+        assert_eq!(namespaces(&value("[\"a/b\"]")), None);
         assert_eq!(annotations(&value("[]")), Some(Vec::new()));
         assert!(annotations(&value("[\"mode\", \"placement\"]")).is_some());
         for wrong in ["\"mode\"", "[\"mod\"]", "[\"elastic-mem.io/mode\"]", "[1]"] {

@@ -20,6 +20,13 @@ pub struct Found {
     pub record: Record,
 }
 
+impl Found {
+    /// The name of the container.
+    pub fn id(&self) -> Option<String> {
+        Some(self.folder.path().file_name()?.to_str()?.to_owned())
+    }
+}
+
 /// The namespace of containers whose state lies in `root`: that of containerd, `moby`, or else a name made from the
 /// folder's. It is short, so that the path of a socket below it fits into an address (unix(7)).
 pub fn namespace_of(root: &Path) -> String {
@@ -82,9 +89,24 @@ pub fn by_root(id: &ContainerId, root: &Path) -> Option<Found> {
 
 /// The names of all containers that somebody looks after.
 pub fn ids() -> BTreeSet<String> {
-    all(Path::new(STATE))
-        .filter_map(|found| Some(found.folder.path().file_name()?.to_str()?.to_owned()))
-        .collect()
+    all().filter_map(|found| found.id()).collect()
+}
+
+/// The names of all containers that there is anything of, as `NAMESPACE/NAME`, whether somebody looks after them or not.
+pub fn all_names() -> Vec<String> {
+    all_names_in(Path::new(STATE))
+}
+
+fn all_names_in(state: &Path) -> Vec<String> {
+    let mut found = BTreeSet::new();
+    // The command line's own folder is not below that of a namespace.
+    found.extend(names(&state.join(RUNTIME_STATE)));
+    for namespace in namespaces(state) {
+        let folder = state.join(&namespace);
+        let ids = names(&folder).chain(names(&folder.join(RUNTIME_STATE)));
+        found.extend(ids.map(|id| format!("{namespace}/{id}")));
+    }
+    found.into_iter().collect()
 }
 
 fn all_of(state: &Path, id: &ContainerId) -> impl Iterator<Item = Found> {
@@ -100,7 +122,12 @@ fn all_of(state: &Path, id: &ContainerId) -> impl Iterator<Item = Found> {
 }
 
 /// All containers of the host.
-pub(super) fn all(state: &Path) -> impl Iterator<Item = Found> {
+pub fn all() -> impl Iterator<Item = Found> {
+    all_in(Path::new(STATE))
+}
+
+/// The same below another folder.
+pub(super) fn all_in(state: &Path) -> impl Iterator<Item = Found> {
     namespaces(state).flat_map(move |namespace| {
         let ids = names(&state.join(&namespace));
         ids.filter_map(move |id| {
@@ -114,12 +141,12 @@ pub(super) fn all(state: &Path) -> impl Iterator<Item = Found> {
     })
 }
 
-fn namespaces(state: &Path) -> impl Iterator<Item = String> + use<> {
+pub(super) fn namespaces(state: &Path) -> impl Iterator<Item = String> + use<> {
     names(state)
 }
 
 /// Names of folders that are no other ones of ours, which begin with a dot.
-fn names(folder: &Path) -> impl Iterator<Item = String> + use<> {
+pub(super) fn names(folder: &Path) -> impl Iterator<Item = String> + use<> {
     std::fs::read_dir(folder)
         .into_iter()
         .flatten()
@@ -156,6 +183,18 @@ mod tests {
     }
 
     #[test]
+    fn every_container_is_named_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path();
+        assert!(all_names_in(state).is_empty());
+        put(state, "one", "a", "/r1");
+        for folder in [".oci/cli", "one/.oci/a", "two/.oci/b", ".console/x"] {
+            std::fs::create_dir_all(state.join(folder)).unwrap();
+        }
+        assert_eq!(all_names_in(state), ["cli", "one/a", "two/b"]);
+    }
+
+    #[test]
     fn a_name_that_several_namespaces_have_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path();
@@ -177,6 +216,6 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(err.contains("/one)") && err.contains("c"), "{err}");
-        assert_eq!(all(state).count(), 3);
+        assert_eq!(all_in(state).count(), 3);
     }
 }

@@ -6,22 +6,28 @@
 //! the form of both.
 
 mod client;
+mod ended;
 mod error;
 mod find;
 mod message;
 mod raise;
 mod record;
+mod seen;
 mod server;
+mod standing;
 mod tuned;
 
 pub use client::Client;
+pub use ended::{Counted, Ended, Sums, count, ended};
 pub use error::{ControlError, Result};
-pub use find::{Found, by_name, by_root, ids, namespace_of};
+pub use find::{Found, all, all_names, by_name, by_root, ids, namespace_of};
 pub use message::Request;
 pub use raise::{Hold, forget, hold, restore, sweep};
 pub(crate) use record::create_folder;
 pub use record::{Folder, Record};
+pub use seen::{LastDecision, Seen};
 pub use server::{Key, Server, Subject, Tuner};
+pub use standing::{Recorded, Standing, standing};
 pub use tuned::{Known, Tuned, publish, tell};
 
 /// Where the folders of all containers lie.

@@ -114,7 +114,7 @@ fn sweep_in(state: &Path) -> Result<bool> {
     }
     create_folder(state)?;
     File::create(&stamp).map_err(|err| super::ControlError::io("create", &stamp, err))?;
-    for found in find::all(state) {
+    for found in find::all_in(state) {
         if found.record.is_stale() {
             tracing::info!(folder = %found.folder.path().display(), "stale record removed");
             found.folder.remove();

@@ -14,7 +14,7 @@ use super::{SOCKET, STATE};
 use crate::kernel::cgroup::{Cgroup, Directory, Lever, Version};
 use crate::kernel::process;
 use crate::model::{Bytes, ClassName, FunctionKey, MemoryLimit, Mode};
-use crate::policy::identity::Facts;
+use crate::policy::identity::{CONTAINER_NAME, Facts, POD_NAME, POD_NAMESPACE};
 use crate::sampler::Placed;
 
 const FILE: &str = "state.json";
@@ -163,6 +163,15 @@ pub struct Record {
     /// The input class that was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<ClassName>,
+    /// The pod of Kubernetes that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// The namespace of the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_namespace: Option<String>,
+    /// Its name in the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
 }
 
 impl Record {
@@ -186,6 +195,9 @@ impl Record {
             placed: None,
             function: None,
             class: None,
+            pod: None,
+            pod_namespace: None,
+            container: None,
         };
         record.set_grant(ceiling, ceiling);
         Ok(record)
@@ -196,6 +208,10 @@ impl Record {
         self.mode = mode;
         self.function = Some(facts.function());
         self.class = facts.class();
+        let annotation = |key: &str| facts.annotations.get(key).cloned();
+        self.pod = annotation(POD_NAME);
+        self.pod_namespace = annotation(POD_NAMESPACE);
+        self.container = annotation(CONTAINER_NAME);
     }
 
     /// Adds what is known once it stands.
@@ -222,13 +238,18 @@ impl Record {
     }
 
     /// Whether whoever wrote it still lives.
-    pub(super) fn is_kept(&self) -> bool {
+    pub fn is_kept(&self) -> bool {
         self.owner.is_alive()
+    }
+
+    /// The process that wrote it, if that still lives.
+    pub(super) fn keeper(&self) -> Option<i32> {
+        self.is_kept().then(|| self.owner.pid.cast_signed())
     }
 
     /// Whether it says nothing of any container that there is: it was written in another boot of the host, or both its
     /// owner and the control group are gone.
-    pub(super) fn is_stale(&self) -> bool {
+    pub fn is_stale(&self) -> bool {
         if crate::kernel::boot_id().is_ok_and(|id| id != self.boot_id) {
             return true;
         }
@@ -278,6 +299,12 @@ impl Folder {
     /// The folder itself.
     pub fn path(&self) -> &Path {
         &self.0.path
+    }
+
+    /// The namespace of the container.
+    pub(super) fn namespace(&self) -> Option<String> {
+        let name = self.path().parent()?.file_name()?;
+        name.to_str().map(str::to_owned)
     }
 
     pub(super) fn socket(&self) -> PathBuf {

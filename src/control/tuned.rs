@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::record::Folder;
 use super::server::{Doing, Tuner};
@@ -9,6 +10,7 @@ use crate::config::Config;
 use crate::grant::{self, Declared, Prepared};
 use crate::kernel::cgroup::Cgroup;
 use crate::model::ClassName;
+use crate::model::status::Status;
 use crate::policy::identity::{CLASS, FUNCTION, Facts, PREFIX, Trusted};
 use crate::runtime::chain;
 use crate::sampler::{Edge, Publish, Tell, Watched};
@@ -100,6 +102,10 @@ impl Tuner for Tuned {
 
     fn edge(&self, edge: Edge) {
         self.watched.edge(edge);
+    }
+
+    fn status(&self) -> Option<(Duration, Status)> {
+        self.watched.status()
     }
 
     fn bind(&self, function: &str, class: Option<&ClassName>) -> Result<(), String> {

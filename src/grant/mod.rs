@@ -44,6 +44,13 @@ impl Declared {
             moves_high: false,
         }
     }
+
+    /// The limit that an update declares: `None` if it says nothing of one, `Some(None)` if there is none from now on.
+    pub fn limit_in(resources: &Value) -> Option<Option<Bytes>> {
+        let limit = resources.pointer("/memory/limit")?.as_i64()?;
+        // 0 is how Go writes a limit that is not given.
+        (limit != 0).then(|| u64::try_from(limit).ok().map(Bytes::new))
+    }
 }
 
 /// What the configuration of a container says of who it is.
@@ -193,6 +200,12 @@ mod tests {
         assert_eq!(of(json!({"limit": -1})), Declared::default());
         assert_eq!(of(json!({"limit": 0})), Declared::default());
         assert_eq!(Declared::of(&json!({})), Declared::default());
+        let update = |memory: Value| Declared::limit_in(&json!({"memory": memory}));
+        assert_eq!(update(json!({"limit": 1024})), Some(Some(Bytes::new(1024))));
+        assert_eq!(update(json!({"limit": -1})), Some(None));
+        assert_eq!(update(json!({"limit": 0})), None);
+        assert_eq!(update(json!({"swap": 1})), None);
+        assert_eq!(Declared::limit_in(&json!({"cpu": {}})), None);
         let high = json!({"linux": {"resources": {"unified": {"memory.high": "1"}}}});
         assert!(Declared::of(&high).sets_high);
     }

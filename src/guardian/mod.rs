@@ -25,7 +25,7 @@ use crate::kernel::packets::Packets;
 use crate::kernel::{self, children, exe};
 use crate::model::MemoryLimit;
 use message::Message;
-pub use process::{is_called, main};
+pub use process::{is_called, main, of_tuner};
 use pulse::{Pulse, Side};
 
 /// What a guardian is called in the list of processes.

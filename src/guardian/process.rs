@@ -13,7 +13,7 @@ use super::{JSON, LOG, PATIENCE, PULSE, SOCKET, VERB};
 use crate::config::LogFormat;
 use crate::kernel::cgroup::Lever;
 use crate::kernel::packets::{Packet, Packets};
-use crate::kernel::{KernelError, chain, children, exe};
+use crate::kernel::{KernelError, chain, children, exe, process};
 use crate::log::{self, Sink};
 use crate::model::MemoryLimit;
 
@@ -23,6 +23,15 @@ const AGAIN: Duration = Duration::from_millis(250);
 /// Whether this process is one. Asked before the command line is taken apart, which would cost more than all the rest.
 pub fn is_called() -> bool {
     std::env::args_os().nth(1).is_some_and(|word| word == VERB)
+}
+
+/// The guardian of another process, if it has one.
+pub fn of_tuner(pid: i32) -> Option<i32> {
+    process::all().into_iter().find(|candidate| {
+        process::stat(*candidate).is_ok_and(|stat| stat.parent == pid && !stat.has_ended())
+            && process::command_line(*candidate)
+                .is_ok_and(|words| words.get(1).is_some_and(|word| word == VERB))
+    })
 }
 
 /// Guards until the tuner has ended.

@@ -6,6 +6,7 @@
 pub mod cgroup;
 pub mod children;
 pub mod exe;
+pub mod host;
 pub mod keyring;
 pub mod mount;
 pub mod numa;
@@ -143,6 +144,25 @@ pub fn release() -> Option<String> {
 pub fn has_swap() -> bool {
     // Below a headline.
     read_text(Path::new("/proc/swaps")).is_ok_and(|text| text.lines().count() > 1)
+}
+
+/// Whether the kernel tells how long tasks wait for memory; `None` if it was built without (psi.rst).
+pub fn has_pressure() -> Option<bool> {
+    match read_text(Path::new("/proc/pressure/memory")) {
+        Ok(_) => Some(true),
+        Err(err) if err.is_gone() => None,
+        // Switched off when it was started.
+        Err(_) => Some(false),
+    }
+}
+
+/// Whether something keeps the clock right (adjtimex(2)); `None` if the kernel does not tell.
+pub fn clock_is_kept() -> Option<bool> {
+    // SAFETY: all zero is a valid timex, which asks and changes nothing.
+    let mut state: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: `state` lives across the call.
+    let rc = unsafe { libc::adjtimex(&raw mut state) };
+    (rc >= 0).then_some(state.status & libc::STA_UNSYNC == 0)
 }
 
 /// Reads a kernel file whole, as text without the trailing newline.

@@ -70,6 +70,48 @@ pub fn command_line(pid: i32) -> Result<Vec<String>> {
         .collect())
 }
 
+/// The ids of all processes that can be seen.
+pub fn all() -> Vec<i32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut pids: Vec<i32> = entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    pids.sort_unstable();
+    pids
+}
+
+/// The executable of a process, in its own view of the file system.
+///
+/// # Errors
+/// `Io` when there is no such process, it is one of the kernel's, or belongs to somebody else.
+pub fn executable(pid: i32) -> Result<PathBuf> {
+    read_link(format!("/proc/{pid}/exe"))
+}
+
+/// The working folder of a process, in its own view of the file system.
+///
+/// # Errors
+/// As [`executable`].
+pub fn working_folder(pid: i32) -> Result<PathBuf> {
+    read_link(format!("/proc/{pid}/cwd"))
+}
+
+fn read_link(path: String) -> Result<PathBuf> {
+    std::fs::read_link(&path).map_err(|err| KernelError::io("read", &path, err))
+}
+
+/// A variable of the environment that a process was started with (proc_pid_environ(5)).
+///
+/// # Errors
+/// `Io` when there is no such process or it belongs to somebody else.
+pub fn variable(pid: i32, name: &str) -> Result<Option<String>> {
+    let path = PathBuf::from(format!("/proc/{pid}/environ"));
+    let bytes = std::fs::read(&path).map_err(|err| KernelError::io("read", &path, err))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let mut pairs = text.split('\0').filter_map(|pair| pair.split_once('='));
+    Ok(pairs.find_map(|(found, value)| (found == name).then(|| value.to_owned())))
+}
+
 /// A handle to one process, safe against reuse of its id (pidfd_open(2)).
 #[derive(Debug)]
 pub struct ProcessHandle {

@@ -80,26 +80,13 @@ impl std::task::Wake for Waker {
 /// # Errors
 /// `Io` when it is not allowed; realtime falls back to normal first.
 pub fn raise_priority(priority: Priority) -> Result<()> {
-    let normal = SchedAttr {
-        policy: libc::SCHED_OTHER,
-        nice: -10,
-        priority: 0,
-        runtime: SHORT_SLICE,
-        ..SchedAttr::NONE
-    };
     if priority == Priority::Realtime {
-        let realtime = SchedAttr {
-            policy: libc::SCHED_FIFO,
-            nice: 0,
-            priority: REALTIME,
-            ..SchedAttr::NONE
-        };
-        match set_scheduler(&realtime) {
+        match set_scheduler(&REALTIME) {
             Ok(()) => return Ok(()),
             Err(err) => tracing::debug!(%err, "no realtime priority"),
         }
     }
-    set_scheduler(&normal).map_err(|err| KernelError::io("raise priority of", "thread", err))
+    set_scheduler(&NORMAL).map_err(|err| KernelError::io("raise priority of", "thread", err))
 }
 
 /// Has the calling thread run after all others (niceness 19).
@@ -115,10 +102,41 @@ pub fn lower_priority() -> Result<()> {
     set_scheduler(&last).map_err(|err| KernelError::io("lower priority of", "thread", err))
 }
 
+/// Whether the calling thread may have that priority. It has its old niceness afterwards.
+///
+/// # Errors
+/// `Io` when it is not allowed.
+pub fn try_priority(priority: Priority) -> Result<()> {
+    let nice = rustix::process::getpriority_process(None)
+        .map_err(|err| KernelError::io("read priority of", "thread", err.into()))?;
+    let wanted = match priority {
+        Priority::Normal => &NORMAL,
+        Priority::Realtime => &REALTIME,
+    };
+    let before = SchedAttr {
+        nice,
+        ..SchedAttr::NONE
+    };
+    set_scheduler(wanted)
+        .and_then(|()| set_scheduler(&before))
+        .map_err(|err| KernelError::io("raise priority of", "thread", err))
+}
+
+const NORMAL: SchedAttr = SchedAttr {
+    nice: -10,
+    runtime: SHORT_SLICE,
+    ..SchedAttr::NONE
+};
+const REALTIME: SchedAttr = SchedAttr {
+    policy: libc::SCHED_FIFO,
+    priority: REALTIME_PRIORITY,
+    ..SchedAttr::NONE
+};
+
 /// Nanoseconds.
 const SHORT_SLICE: u64 = 100_000;
 /// Above what is usual for services, below the kernel's own threads.
-const REALTIME: u32 = 20;
+const REALTIME_PRIORITY: u32 = 20;
 
 /// `struct sched_attr` of its first version (linux/include/uapi/linux/sched/types.h).
 #[repr(C)]
@@ -136,7 +154,7 @@ struct SchedAttr {
 impl SchedAttr {
     const NONE: Self = Self {
         size: 48,
-        policy: 0,
+        policy: libc::SCHED_OTHER,
         // SCHED_FLAG_RESET_ON_FORK
         flags: 1,
         nice: 0,

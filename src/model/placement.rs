@@ -105,6 +105,10 @@ pub enum PlacementPolicy {
     Local,
     /// All of it remote.
     Remote,
+    /// The least that earlier runs allow, under the latency bound (Tzenetopoulos et al., HCDS 2025).
+    Adaptive,
+    /// All local or all remote, as earlier runs allow under the latency bound (Masouros et al., HPCA 2023).
+    Adrias,
     /// So many parts local, so many remote.
     Interleave {
         /// Of the local nodes.
@@ -118,23 +122,30 @@ pub enum PlacementPolicy {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPolicy {
     /// It has a name that this version does not know yet.
-    #[error("the placement {0} is not there yet (want off, local, remote or interleave=L:R)")]
+    #[error(
+        "the placement {0} is not there yet (want off, local, remote, adaptive, adrias or interleave=L:R)"
+    )]
     NotYet(String),
     /// It is something else.
     #[error(
-        "{0:?} is no placement (want off, local, remote or interleave=L:R with parts from 0 to 255)"
+        "{0:?} is no placement (want off, local, remote, adaptive, adrias or interleave=L:R with parts from 0 to 255)"
     )]
     Unknown(String),
 }
 
 /// Policies of the design that this version refuses by name.
-const NOT_YET: [&str; 4] = ["adaptive", "faasmem", "pond", "adrias"];
+const NOT_YET: [&str; 2] = ["faasmem", "pond"];
 
 impl PlacementPolicy {
-    /// The local ratio that it aims at.
+    /// Whether it goes by earlier runs.
+    pub fn learns(self) -> bool {
+        matches!(self, Self::Adaptive | Self::Adrias)
+    }
+
+    /// The local ratio that it aims at; none of a policy that learns.
     pub fn target(self) -> Option<LocalRatio> {
         match self {
-            Self::Off => None,
+            Self::Off | Self::Adaptive | Self::Adrias => None,
             Self::Local => Some(LocalRatio::LOCAL),
             Self::Remote => Some(LocalRatio::REMOTE),
             Self::Interleave { local, remote } => {
@@ -153,6 +164,8 @@ impl FromStr for PlacementPolicy {
             "off" => Ok(Self::Off),
             "local" => Ok(Self::Local),
             "remote" => Ok(Self::Remote),
+            "adaptive" => Ok(Self::Adaptive),
+            "adrias" => Ok(Self::Adrias),
             name if NOT_YET.contains(&name) => Err(InvalidPolicy::NotYet(name.to_owned())),
             _ => {
                 let parts = text.strip_prefix("interleave=").ok_or_else(unknown)?;
@@ -173,6 +186,8 @@ impl fmt::Display for PlacementPolicy {
             Self::Off => f.write_str("off"),
             Self::Local => f.write_str("local"),
             Self::Remote => f.write_str("remote"),
+            Self::Adaptive => f.write_str("adaptive"),
+            Self::Adrias => f.write_str("adrias"),
             Self::Interleave { local, remote } => write!(f, "interleave={local}:{remote}"),
         }
     }
@@ -318,9 +333,9 @@ mod tests {
         ] {
             assert_eq!(text.parse::<PlacementPolicy>().unwrap().to_string(), text);
         }
-        let err = "adaptive".parse::<PlacementPolicy>().unwrap_err();
+        let err = "faasmem".parse::<PlacementPolicy>().unwrap_err();
         assert!(
-            err.to_string().contains("adaptive is not there yet"),
+            err.to_string().contains("faasmem is not there yet"),
             "{err}"
         );
         for bad in [

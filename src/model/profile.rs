@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::placed::{Measured, RunPlacement};
 use super::trace::{Sample, Trace};
 use super::{Bytes, ClassName, FunctionKey, InvalidName, RunId};
 
@@ -48,6 +49,9 @@ pub struct Digest {
     /// Whether the run came to its end and had all the memory that it asked for. The figures of a run that did not
     /// are lower bounds: they raise hulls and largest peaks, and count as no run.
     pub complete: bool,
+    /// How its memory was placed, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<RunPlacement>,
     /// Over wall time.
     pub wall: Hulls,
     /// Over CPU time.
@@ -165,6 +169,9 @@ pub struct Profile {
     pub bins: Option<InputBins>,
     /// By class; the class `*` holds all runs. A class without a complete run is not there.
     pub classes: BTreeMap<ClassName, ClassProfile>,
+    /// What is known of local ratios, by input class, from remote to local.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub placed: BTreeMap<ClassName, Vec<Measured>>,
 }
 
 impl ClassProfile {
@@ -203,20 +210,44 @@ impl ClassProfile {
 impl Profile {
     /// Raised when the meaning of a field changes.
     pub const VERSION: u32 = 1;
+
+    /// What is known of local ratios for an input: of the given class if there are such runs, else of the class by its
+    /// features, else of all runs.
+    pub fn placed_runs(
+        &self,
+        class: Option<&ClassName>,
+        features: &BTreeMap<String, f64>,
+    ) -> Option<&[Measured]> {
+        let by_features = || {
+            let bins = self.bins.as_ref()?;
+            let value = features.get(&bins.feature).filter(|v| v.is_finite())?;
+            self.placed.get(&bins.class(*value).ok()?)
+        };
+        class
+            .and_then(|class| self.placed.get(class))
+            .or_else(by_features)
+            .or_else(|| self.placed.get(&ClassName::all()))
+            .map(Vec::as_slice)
+    }
 }
 
-mod micros {
+pub(super) mod micros {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::model) fn serialize<S: Serializer>(
+        time: &Duration,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         u64::try_from(time.as_micros())
             .map_err(serde::ser::Error::custom)?
             .serialize(to)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    pub(in crate::model) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Duration, D::Error> {
         u64::deserialize(from).map(Duration::from_micros)
     }
 }

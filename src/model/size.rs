@@ -116,6 +116,11 @@ impl MemoryTime {
         self.0
     }
 
+    /// In whole byte seconds.
+    pub fn byte_seconds(self) -> u64 {
+        u64::try_from(self.0 / 1_000_000_000).unwrap_or(u64::MAX)
+    }
+
     /// The sum; `None` beyond 2^128 byte nanoseconds.
     pub fn checked_add(self, other: Self) -> Option<Self> {
         self.0.checked_add(other.0).map(Self)
@@ -168,6 +173,14 @@ impl MemoryLimit {
         match (self, other) {
             (Self::Bytes(a), Self::Bytes(b)) => Self::Bytes(a.min(b)),
             (Self::None, limit) | (limit, Self::None) => limit,
+        }
+    }
+
+    /// So many bytes; `None` is no limit.
+    pub fn bytes(self) -> Option<Bytes> {
+        match self {
+            Self::Bytes(bytes) => u64::try_from(bytes).ok().map(Bytes::new),
+            Self::None => None,
         }
     }
 

@@ -7,14 +7,15 @@
 //! without the latter the trace was cut off. Further lines that begin with `#` are comments and may stand anywhere
 //! below the first.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bytes, ClassName, FunctionKey, MemoryLimit, MemoryTime, RunId};
+pub use super::context::Context;
+use super::{Bytes, MemoryLimit, MemoryTime};
 
 /// The first line.
 pub const VERSION_LINE: &str = "# elastic-mem trace 1";
@@ -111,46 +112,6 @@ pub struct Sample {
     pub phase: Option<Phase>,
     /// Memory on each node, in the order of [`Trace::nodes`].
     pub nodes: Vec<Option<Bytes>>,
-}
-
-/// What ran, and under which conditions.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Context {
-    /// The run.
-    pub run: RunId,
-    /// The function.
-    pub function: FunctionKey,
-    /// The input class, if one was given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub class: Option<ClassName>,
-    /// Numbers that describe the input, such as `input-bytes` and `pixels`.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub features: BTreeMap<String, f64>,
-    /// The container.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub container: Option<String>,
-    /// The image, if the engine says which.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image: Option<String>,
-    /// The command with its arguments.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub command: Vec<String>,
-    /// Name of the host.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host: Option<String>,
-    /// Release of its kernel.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kernel: Option<String>,
-    /// Version of the control groups, 1 or 2.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cgroup: Option<u8>,
-    /// What was done with the limits: `off`, `observe`, `static`, `replay` or `elastic`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mode: Option<String>,
-    /// The declared limit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ceiling: Option<Bytes>,
 }
 
 /// How a run ended.

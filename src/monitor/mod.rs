@@ -84,7 +84,10 @@ fn look_after(
     };
     let folder = &config.profile_folder.value;
     let sampler = Sampler::start(&folder.join("spool"), config.memory_priority.value)?;
-    let Prepared { context, plan } = prepared;
+    let Prepared { mut context, plan } = prepared;
+    if let Some(placement) = &container.state.placement {
+        context.place(placement);
+    }
     let record = Folder::of(&namespace_of(root), &container.state.id);
     // Before anything is changed.
     describe(&record, container, root, &facts, &plan)
@@ -122,6 +125,11 @@ fn look_after(
     // How it ended is told to its parent alone.
     let ended = watched.ended(None);
     drop(server);
+    // An error means that there was no trace.
+    let _ = ended.read.blocking_recv();
+    if let Some((_, status)) = watched.status() {
+        control::count(&record, &status);
+    }
     record.remove();
     waited?;
     if let Ok(Some(path)) = ended.written.blocking_recv() {

@@ -6,6 +6,7 @@
 mod held;
 mod weights;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -17,21 +18,23 @@ use crate::config::Config;
 use crate::control;
 use crate::grant::Described;
 use crate::kernel::probe::{self, Accepted};
-use crate::model::placement::{Means, Placement};
-use crate::model::{ContainerId, Mode};
-use crate::policy::placement::{Request, Rights, decide, target};
+use crate::model::placement::{LocalRatio, Means, Placement};
+use crate::model::{ContainerId, FunctionKey, Mode, Origin, Setting};
+use crate::policy::placement::{Learned, Request, Rights, decide, learned, target};
 use crate::policy::settings::FunctionSettings;
+use crate::profile::Store;
 
 /// Why weights stay as they are, in most cases.
 const NOT_OURS: &str = "weights.own is false";
 
 /// Places a container that is being created: its configuration gets a memory policy, and the host weights if they are
-/// needed and ours to set. None if nothing is wanted.
+/// needed and ours to set. `ratio` counts before every setting. None if nothing is wanted.
 pub fn place(
     config: &Config,
     root: &Path,
     id: &ContainerId,
     spec: &mut Value,
+    ratio: Option<LocalRatio>,
 ) -> Option<Placement> {
     let namespace = namespace(root);
     let described = Described::by(spec);
@@ -41,15 +44,27 @@ pub fn place(
         return None;
     }
     // What is ignored is told by whoever looks after the container.
-    let (settings, _) = config
+    let (mut settings, _) = config
         .for_function(&facts.function())
         .tightened(facts.annotations, &trusted.annotations);
+    // Who sits at the command line comes last.
+    if let Some(value) = ratio {
+        let origin = Origin::Option("--local-ratio");
+        settings.local_ratio = Some(Setting { value, origin });
+    }
     if !is_wanted(&settings) {
         return None;
     }
+    let subject = Subject {
+        config,
+        function: &facts.function(),
+        settings: &settings,
+        features: &facts.features(),
+        spec,
+    };
     let placement = match config.weights_own.value {
-        true => weights::with(root, id, |rights| wanted(config, &settings, spec, rights)),
-        false => wanted(config, &settings, spec, Rights::None(NOT_OURS)),
+        true => weights::with(root, id, |rights| wanted(&subject, rights)),
+        false => wanted(&subject, Rights::None(NOT_OURS)),
     };
     if let Some(policy) = &placement.policy {
         put(spec, json!(policy));
@@ -64,21 +79,43 @@ pub fn place(
     Some(placement)
 }
 
+/// What a placement is decided for.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// The configuration.
+    pub config: &'a Config,
+    /// The function.
+    pub function: &'a FunctionKey,
+    /// What is said of it.
+    pub settings: &'a FunctionSettings,
+    /// Numbers that describe its input.
+    pub features: &'a BTreeMap<String, f64>,
+    /// The `config.json` of the container.
+    pub spec: &'a Value,
+}
+
 /// What would be decided for a container that is not created yet; none if nothing is wanted.
-pub fn preview(config: &Config, settings: &FunctionSettings, spec: &Value) -> Option<Placement> {
-    let rights = match config.weights_own.value {
+pub fn preview(subject: &Subject<'_>) -> Option<Placement> {
+    let rights = match subject.config.weights_own.value {
         true => weights::rights(),
         false => Rights::None(NOT_OURS),
     };
-    is_wanted(settings).then(|| wanted(config, settings, spec, rights))
+    is_wanted(subject.settings).then(|| wanted(subject, rights))
 }
 
 fn is_wanted(settings: &FunctionSettings) -> bool {
     settings.mode.value != Mode::Off
-        && target(&settings.placement, settings.local_ratio.as_ref()).is_some()
+        && (settings.placement.value.learns()
+            || target(&settings.placement, settings.local_ratio.as_ref()).is_some())
 }
 
-fn wanted(config: &Config, settings: &FunctionSettings, spec: &Value, rights: Rights) -> Placement {
+fn wanted(subject: &Subject<'_>, rights: Rights) -> Placement {
+    let Subject {
+        config,
+        settings,
+        spec,
+        ..
+    } = *subject;
     let layout = probe::layout(Path::new("/"));
     // Not asked where it makes no difference.
     let accepted = match layout.remote().is_empty() {
@@ -94,9 +131,32 @@ fn wanted(config: &Config, settings: &FunctionSettings, spec: &Value, rights: Ri
         },
         policy: &settings.placement,
         ratio: settings.local_ratio.as_ref(),
+        // Nothing is looked up where it makes no difference.
+        learned: (settings.placement.value.learns() && !layout.remote().is_empty())
+            .then(|| from_runs(subject)),
         bandwidth: config.placement_bandwidth.value,
         declared: declared(spec),
         rights,
+    })
+}
+
+/// What earlier runs of the function and its input class tell.
+fn from_runs(subject: &Subject<'_>) -> (LocalRatio, String) {
+    let Subject {
+        config, settings, ..
+    } = subject;
+    let store = Store::new(&config.profile_folder.value, config.keep_traces.value);
+    let profile = store.lookup(subject.function);
+    let class = settings.class.as_ref().map(|class| &class.value);
+    let measured = profile
+        .as_ref()
+        .and_then(|profile| profile.placed_runs(class, subject.features));
+    learned(&Learned {
+        policy: settings.placement.value,
+        measured: measured.unwrap_or_default(),
+        slo: settings.slo.as_ref(),
+        quantile: config.placement_quantile.value,
+        explores: config.placement_explore.value,
     })
 }
 

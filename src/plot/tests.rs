@@ -425,3 +425,45 @@ fn costs_rise_right_behind_a_size_and_an_offer_of_one_size_is_a_dot() {
             .is_empty()
     );
 }
+
+#[test]
+fn ratios_have_a_bound_and_a_choice() {
+    let point = |percent: u32, millis: u64, best: bool| RatioPoint {
+        ratio: f64::from(percent) / 100.0,
+        mean: Duration::from_millis(millis),
+        bound: (percent > 10).then(|| Duration::from_millis(millis + 12)),
+        local: Bytes::from_mib(u64::from(percent * 2)).unwrap(),
+        is_best: best,
+    };
+    let points = [
+        point(0, 190, false),
+        point(25, 151, true),
+        point(50, 118, true),
+        point(75, 121, false),
+        point(100, 101, true),
+    ];
+    let slo = Some(Duration::from_millis(140));
+    let figure = ratios(
+        "default/f by local ratio",
+        "local ratio 0.5: why".to_owned(),
+        &points,
+        slo,
+        Some(0.5),
+    );
+    let drawn = svg(&figure, Theme::Page);
+    for text in [
+        "latency bound",
+        "local ratio",
+        "chosen",
+        "no other is better in both",
+        "quantile, at most",
+    ] {
+        assert!(drawn.contains(text), "{text}");
+    }
+    let screen = Screen {
+        columns: 100,
+        colour: false,
+        unicode: true,
+    };
+    assert!(terminal(&figure, screen).contains("chosen"));
+}

@@ -6,7 +6,7 @@
 //! unless it is a random one; the command. Which annotations and variables count is the operator's choice
 //! ([`Trusted`]).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hasher;
 use std::str::FromStr;
 
@@ -60,10 +60,13 @@ const MOST_CHARACTERS: usize = 128;
 pub const INPUT_BYTES_FEATURE: &str = "input-bytes";
 
 const VARIABLES: [&str; 3] = ["ELASTIC_MEM_FUNCTION", "K_SERVICE", "NUCLIO_FUNCTION_NAME"];
-/// Annotations of containerd's CRI plugin (containerd, `pkg/cri/annotations`).
-const POD_NAMESPACE: &str = "io.kubernetes.cri.sandbox-namespace";
-const POD_NAME: &str = "io.kubernetes.cri.sandbox-name";
-const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
+// Annotations of containerd's CRI plugin (containerd, `pkg/cri/annotations`).
+/// The namespace of the pod.
+pub const POD_NAMESPACE: &str = "io.kubernetes.cri.sandbox-namespace";
+/// The pod.
+pub const POD_NAME: &str = "io.kubernetes.cri.sandbox-name";
+/// The name of the container in its pod.
+pub const CONTAINER_NAME: &str = "io.kubernetes.cri.container-name";
 const IMAGE: &str = "io.kubernetes.cri.image-name";
 const CONTAINER_TYPE: &str = "io.kubernetes.cri.container-type";
 /// Containers that every pod of Knative, Nuclio and OpenWhisk has by the same name.
@@ -120,18 +123,23 @@ impl Facts<'_> {
         }
     }
 
+    /// Numbers that describe its input.
+    pub fn features(&self) -> BTreeMap<String, f64> {
+        let bytes = self.input_bytes();
+        bytes
+            .map(|bytes| (INPUT_BYTES_FEATURE.to_owned(), bytes))
+            .into_iter()
+            .collect()
+    }
+
     /// What a trace says of the container: all that is told by these facts.
     pub fn context(&self, run: RunId) -> Context {
         let short = |text: &String| text.chars().take(MOST_CHARACTERS).collect();
-        let bytes = self.input_bytes();
         Context {
             run,
             function: self.function(),
             class: self.class(),
-            features: bytes
-                .map(|bytes| (INPUT_BYTES_FEATURE.to_owned(), bytes))
-                .into_iter()
-                .collect(),
+            features: self.features(),
             container: Some(self.id.to_owned()),
             image: self.image().map(str::to_owned),
             command: self
@@ -145,6 +153,8 @@ impl Facts<'_> {
             cgroup: None,
             mode: None,
             ceiling: None,
+            local_ratio: None,
+            local_nodes: None,
         }
     }
 

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::model::FunctionKey;
-use crate::model::profile::Profile;
-use crate::policy::learn::Digests;
+use crate::model::profile::{Digest, Profile};
+use crate::policy::learn::{self, Digests, Rules};
+use crate::policy::pareto::PlacedRuns;
 
 /// The runs that a profile is learned from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,6 +21,9 @@ pub struct Runs {
     pub function: FunctionKey,
     /// What is kept of each run.
     pub digests: Digests,
+    /// Those whose memory was placed, of which more are kept.
+    #[serde(default, skip_serializing_if = "PlacedRuns::is_empty")]
+    pub placed: PlacedRuns,
 }
 
 impl Runs {
@@ -32,7 +36,25 @@ impl Runs {
             version: Self::VERSION,
             function,
             digests: Digests::default(),
+            placed: PlacedRuns::default(),
         }
+    }
+
+    /// The same with more runs.
+    #[must_use]
+    pub fn with(self, digests: Vec<Digest>) -> Self {
+        Self {
+            placed: self.placed.merge(PlacedRuns::of(&digests)),
+            digests: self.digests.merge(digests.into_iter().collect()),
+            ..self
+        }
+    }
+
+    /// What they teach.
+    pub fn learned(&self) -> Profile {
+        let mut profile = learn::learn(self.function.clone(), &self.digests, &Rules::default());
+        profile.placed = self.placed.measured(profile.bins.as_ref());
+        profile
     }
 }
 

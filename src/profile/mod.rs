@@ -8,6 +8,7 @@
 //! | `functions/FUNCTION/profile.json` | what was learned, the one file that is read when a container is created |
 //! | `functions/FUNCTION/runs.json` | the digests that it was learned from |
 //! | `functions/FUNCTION/traces/RUN.csv` | the newest traces |
+//! | `tracing` | not of the store: what `elastic-mem trace` unpacks and writes while it runs |
 //! | `functions/FUNCTION/lock` | its flock(2) is the writers' lock; readers never lock |
 //!
 //! [`Store::lookup`] is for the way of a container to its start: it waits for nobody, and a file that cannot be used
@@ -30,5 +31,5 @@ mod verify;
 pub use document::Runs;
 pub use error::{Result, StoreError};
 pub use spool::Taken;
-pub use store::{Added, Forget, Store, trace_name};
+pub use store::{Added, Forget, Store, TRACING, trace_name};
 pub use verify::{Finding, Findings};

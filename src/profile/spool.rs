@@ -93,10 +93,7 @@ impl Store {
         if digest.is_some() {
             save(
                 &folder,
-                &super::Runs {
-                    digests: runs.digests.merge(digest.into_iter().collect()),
-                    ..runs
-                },
+                &runs.with(digest.into_iter().collect()),
                 Sync::Replaced,
             )?;
         }

@@ -12,8 +12,10 @@ use crate::kernel::chain;
 use crate::model::profile::{BinWidth, Digest, Profile};
 use crate::model::trace::Trace;
 use crate::model::{ClassName, FunctionKey, RunId};
-use crate::policy::learn::{self, Rules};
+use crate::policy::learn;
 
+/// The folder of whoever runs functions to trace them; the store leaves it alone.
+pub const TRACING: &str = "tracing";
 /// The folder of the functions.
 pub(super) const FUNCTIONS: &str = "functions";
 /// What was learned.
@@ -178,10 +180,7 @@ impl Store {
         let given = digests.len();
         let known = |digest: &&Digest| runs.digests.get(&digest.run).is_some();
         let known = digests.iter().filter(known).count();
-        let merged = Runs {
-            digests: runs.digests.merge(digests.into_iter().collect()),
-            ..runs
-        };
+        let merged = runs.with(digests);
         save(&folder, &merged, Sync::Always)?;
         if self.keep_traces > 0 && !traces.is_empty() {
             let folder = folder.make(TRACES)?;
@@ -244,6 +243,10 @@ impl Store {
             .iter()
             .filter(|digest| !gone.contains(&digest.run));
         runs.digests = kept.cloned().collect();
+        runs.placed = runs.placed.without(|run| match what {
+            Forget::Class(class) => run.class.as_ref() == Some(class),
+            _ => gone.contains(&run.run),
+        });
         let forgotten = before.saturating_sub(runs.digests.len());
         if runs.digests.is_empty() {
             self.remove(function)?;
@@ -320,10 +323,7 @@ impl Store {
                 digests.extend(read.and_then(|(_, trace)| digest_of(&trace, function)));
             }
         }
-        Ok(Runs {
-            digests: digests.into_iter().collect(),
-            ..Runs::new(function.clone())
-        })
+        Ok(Runs::new(function.clone()).with(digests))
     }
 
     fn read_or_set_aside(
@@ -407,7 +407,7 @@ pub(super) enum Sync {
 /// Learns, and writes what it was learned from before what was learned: what is missing after a kill is learned again.
 pub(super) fn save(folder: &Folder, runs: &Runs, sync: Sync) -> Result<Profile> {
     let unfit = |file: &str, reason: String| StoreError::unfit(folder.path().join(file), reason);
-    let profile = learn::learn(runs.function.clone(), &runs.digests, &Rules::default());
+    let profile = runs.learned();
     let bytes = serde_json::to_vec(runs).map_err(|err| unfit(RUNS, err.to_string()))?;
     let learned = serde_json::to_vec(&profile).map_err(|err| unfit(PROFILE, err.to_string()))?;
     // JSON has no infinite numbers: a document with one would not be read again.

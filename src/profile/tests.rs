@@ -329,6 +329,8 @@ fn what_is_in_the_spool_does_not_come_back_after_it_was_forgotten() {
 fn a_store_that_is_whole_has_no_findings() {
     let (_dir, store, _) = learned();
     let _writer = write(&store, "r9", "");
+    // Of `elastic-mem trace`, and not looked at.
+    std::fs::create_dir(store.root().join("tracing")).unwrap();
     let findings = store.verify(false).unwrap();
     assert_eq!(findings.findings, []);
     // Three traces with their folder, two documents and the lock; the function and the spooled file.

@@ -7,13 +7,12 @@ use super::folder::{self, Folder, LOCK, TEMPORARY};
 use super::name;
 use super::spool::{SHORTER, SPOOL, UNFIT, is_young};
 use super::store::{
-    self, BAD, FUNCTIONS, GONE, MOST_TRACE, PROFILE, RUNS, Store, Sync, TRACES, fit_profile,
-    fit_runs, function_of, save, set_aside, trace_name,
+    self, BAD, FUNCTIONS, GONE, MOST_TRACE, PROFILE, RUNS, Store, Sync, TRACES, TRACING,
+    fit_profile, fit_runs, function_of, save, set_aside, trace_name,
 };
 use crate::kernel::chain;
 use crate::model::FunctionKey;
 use crate::model::trace::Trace;
-use crate::policy::learn::{self, Rules};
 
 /// Something that should not be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,7 +70,7 @@ impl Store {
             return Ok(found);
         };
         for entry in root.names()? {
-            if entry != SPOOL && entry != FUNCTIONS {
+            if ![SPOOL, FUNCTIONS, TRACING].contains(&entry.as_str()) {
                 found.checked += 1;
                 found.note(root.path().join(entry), "does not belong here", NOTHING)?;
             }
@@ -198,7 +197,7 @@ impl Store {
             Err(problem) => Err(problem),
         };
         let learned = runs.as_ref().and_then(|runs| {
-            let profile = learn::learn(function.clone(), &runs.digests, &Rules::default());
+            let profile = runs.learned();
             serde_json::to_vec(&profile).ok()
         });
         let (problem, unusable) = match (&profile, &learned) {

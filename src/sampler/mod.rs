@@ -12,6 +12,7 @@ mod pace;
 mod placing;
 mod record;
 mod run;
+mod tally;
 mod thin;
 mod tuning;
 mod writing;
@@ -31,12 +32,14 @@ use crate::kernel::cgroup::Cgroup;
 use crate::kernel::wait::{self, Waker};
 use crate::model::placement::Placement;
 use crate::model::plan::Plan;
+use crate::model::status::Status;
 use crate::model::trace::Context;
 use crate::model::{Bytes, ClassName, Priority, RunId};
 pub use lowering::Publish;
 use placing::Placing;
 pub use placing::{Placed, Tell};
 use run::{Answers, Run, Waiting};
+use tally::Shared;
 use tuning::Hands;
 use writing::Writing;
 
@@ -66,6 +69,7 @@ pub struct Sampler {
 pub struct Watched {
     key: u64,
     inbox: Inbox,
+    status: Shared,
 }
 
 /// A moment that only whoever brings requests knows.
@@ -186,11 +190,17 @@ impl Sampler {
         use std::sync::atomic::{AtomicU64, Ordering};
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let key = NEXT.fetch_add(1, Ordering::Relaxed);
-        let waiting = Box::new(Waiting { key, subject });
+        let status = Shared::default();
+        let waiting = Box::new(Waiting {
+            key,
+            subject,
+            status: status.clone(),
+        });
         self.inbox.send(Message::Watch(key, waiting));
         Watched {
             key,
             inbox: self.inbox.clone(),
+            status,
         }
     }
 }
@@ -248,6 +258,11 @@ impl Watched {
     pub fn bind(&self, context: Context, plan: Option<Plan>) {
         self.inbox
             .send(Message::Bind(self.key, Box::new((context, plan))));
+    }
+
+    /// How it stands, and how long it has run by now; none before its start. Does not wait for the sampler.
+    pub fn status(&self) -> Option<(Duration, Status)> {
+        self.status.read()
     }
 
     /// It will not start.
@@ -419,13 +434,18 @@ impl Thread {
             waiting.subject.context = context;
             waiting.subject.plan = plan;
         } else if let Some(run) = self.running.remove(&key) {
-            let subject = run.unbound(self.hands.as_mut());
+            let (subject, status) = run.unbound(self.hands.as_mut());
             let subject = Subject {
                 context,
                 plan,
                 ..subject
             };
-            self.start(Waiting { key, subject }, now);
+            let waiting = Waiting {
+                key,
+                subject,
+                status,
+            };
+            self.start(waiting, now);
         }
     }
 

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::pace::{self, Pace};
 use super::record::Record;
+use super::tally::{Shared, Standing, Tally};
 use super::tuning::{Hands, Tuning};
 use super::writing::{Collected, Writing};
 use super::{Edge, Subject};
@@ -30,6 +31,7 @@ const PEAK_SHARE: u64 = 256;
 pub(super) struct Waiting {
     pub(super) key: u64,
     pub(super) subject: Subject,
+    pub(super) status: Shared,
 }
 
 /// A container from its start to its end.
@@ -50,6 +52,10 @@ pub(super) struct Run {
     nodes: Vec<u32>,
     subject: Subject,
     tuning: Option<Tuning>,
+    status: Shared,
+    tally: Tally,
+    /// The limit in force of a container whose limit is not moved.
+    limit: Option<Bytes>,
 }
 
 /// What goes back to whoever asked for the end of a run.
@@ -71,7 +77,11 @@ impl Run {
         mut hands: Option<&mut Hands>,
         writing: Option<&Writing>,
     ) -> Result<Self, String> {
-        let Waiting { key, mut subject } = waiting;
+        let Waiting {
+            key,
+            mut subject,
+            status,
+        } = waiting;
         let meter = Meter::open(&subject.cgroup).map_err(|err| crate::runtime::chain(&err))?;
         let tuning = hands
             .as_deref_mut()
@@ -109,8 +119,11 @@ impl Run {
             usage_then: Bytes::ZERO,
             peak_then: Bytes::ZERO,
             nodes,
+            tally: Tally::new(status.clone(), subject.context.run.clone()),
+            limit: subject.context.ceiling,
             subject,
             tuning,
+            status,
         };
         run.look(now, hands)?;
         Ok(run)
@@ -128,7 +141,29 @@ impl Run {
             tuning.look(&mut self.sample, &self.meter, phase, first, hands);
             self.due = self.due.min(pace::due(now, tuning.period(phase)));
         }
+        self.count();
         self.write()
+    }
+
+    /// Adds the look to the sums.
+    fn count(&mut self) {
+        let sample = &self.sample;
+        if let (None, Some(limit)) = (&self.tuning, sample.limit) {
+            self.limit = limit.bytes();
+        }
+        let standing = match &self.tuning {
+            Some(tuning) => tuning.standing(),
+            None => Standing {
+                ceiling: self.limit,
+                ..Standing::default()
+            },
+        };
+        if let Some(waited) = sample.psi_some {
+            self.tally.waited(waited);
+        }
+        let phase = self.phase.unwrap_or(Phase::Init);
+        let usage = sample.usage.unwrap_or_default();
+        self.tally.look(sample.at, usage, phase, &standing);
     }
 
     /// Raises the grant to the ceiling until it is released.
@@ -191,12 +226,12 @@ impl Run {
     }
 
     /// Gives up the trace so far; what was watched.
-    pub(super) fn unbound(mut self, hands: Option<&mut Hands>) -> Subject {
+    pub(super) fn unbound(mut self, hands: Option<&mut Hands>) -> (Subject, Shared) {
         if let Some(hands) = hands {
             self.let_go(hands);
         }
         self.trace.discard();
-        self.subject
+        (self.subject, self.status)
     }
 
     fn read(&mut self, now: Duration) -> Result<(), String> {
@@ -257,6 +292,11 @@ impl Run {
         let mut result = self.read(now);
         let (_, oom_kills) = self.meter.events();
         self.tell_of_kills(oom_kills.unwrap_or(0));
+        if result.is_ok() {
+            self.phase = Some(Phase::Exit);
+            self.tally.kills(oom_kills.unwrap_or(0));
+            self.count();
+        }
         // Before anybody looks for what is left in the container.
         if let Some(hands) = hands {
             self.let_go(hands);

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::Edge;
 use super::lowering::{Limit, Lowering, Publish};
+use super::tally::Standing;
 use crate::guardian::Guardian;
 use crate::kernel::cgroup::{Cgroup, Failures, Lever, Meter, Version};
 use crate::kernel::wait::Waker;
@@ -64,7 +65,6 @@ pub(super) struct Tuning {
     holders: Vec<oneshot::Sender<()>>,
     recorded: Option<MemoryLimit>,
     told: Option<(Duration, Option<Bytes>)>,
-    times_met: u64,
     /// The counter at the last look.
     met: u64,
 }
@@ -115,7 +115,6 @@ impl Tuning {
             holders: Vec::new(),
             recorded: None,
             told: None,
-            times_met: 0,
             met,
         })
     }
@@ -266,9 +265,20 @@ impl Tuning {
         hands.guardian.forget(key);
     }
 
+    /// What is done with the limit now.
+    pub(super) fn standing(&self) -> Standing {
+        Standing {
+            grant: self.guard.grant(),
+            ceiling: self.guard.ceiling(),
+            fixed: self.guard.fixed(),
+            counts: self.guard.counts(),
+            last: self.guard.last(),
+        }
+    }
+
     /// How often its limit was met.
     pub(super) fn times_met(&self) -> u64 {
-        self.times_met
+        self.guard.counts().met
     }
 
     /// Changes the limit unless somebody else has since it was last changed.
@@ -329,7 +339,6 @@ impl Tuning {
                 "uses more than any run that is known: granted its ceiling, followed from above after that"
             ),
             Note::Met { times, grant } => {
-                self.times_met = self.times_met.saturating_add(times);
                 tracing::warn!(container, times, %grant, "met its limit: raised to its ceiling");
             }
             Note::Pressed { waited, grant } => tracing::warn!(

@@ -234,9 +234,11 @@ pub(super) fn remove_socket(bundle: &Path) {
 
 /// What this runtime can do, for containerd 2 (`containerd.types.RuntimeInfo`).
 ///
+/// Where it stands in for runc's shim it has that one's name.
+///
 /// # Errors
 /// When it cannot be encoded.
-pub(super) fn info() -> Result<Vec<u8>, String> {
+pub(super) fn info(stands_in: bool) -> Result<Vec<u8>, String> {
     let mut input = Vec::new();
     // Options of the runtime, or nothing; they are given back.
     let options = io::stdin()
@@ -247,7 +249,11 @@ pub(super) fn info() -> Result<Vec<u8>, String> {
     let features = serde_json::to_vec(&runtime::features())
         .map_err(|err| format!("encode the features: {err}"))?;
     let info = RuntimeInfo {
-        name: "io.containerd.elastic-mem.v1".to_owned(),
+        name: match stands_in {
+            true => "io.containerd.runc.v2",
+            false => "io.containerd.elastic-mem.v1",
+        }
+        .to_owned(),
         version: MessageField::some(RuntimeVersion {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ..RuntimeVersion::default()

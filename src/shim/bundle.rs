@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::error::{Result, ShimError};
 use crate::control::Known;
@@ -21,37 +21,47 @@ const GROUPING: [&str; 2] = [
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Bundle {
+    #[serde(deserialize_with = "or_null")]
     annotations: HashMap<String, String>,
+    #[serde(deserialize_with = "or_null")]
     process: Init,
+    #[serde(deserialize_with = "or_null")]
     linux: Linux,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Init {
+    #[serde(deserialize_with = "or_null")]
     args: Vec<String>,
+    #[serde(deserialize_with = "or_null")]
     env: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Linux {
+    #[serde(deserialize_with = "or_null")]
     namespaces: Vec<Namespace>,
+    #[serde(deserialize_with = "or_null")]
     resources: Resources,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Namespace {
-    #[serde(rename = "type")]
+    #[serde(rename = "type", deserialize_with = "or_null")]
     kind: String,
+    #[serde(deserialize_with = "or_null")]
     path: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Resources {
+    #[serde(deserialize_with = "or_null")]
     memory: Memory,
+    #[serde(deserialize_with = "or_null")]
     unified: HashMap<String, String>,
 }
 
@@ -59,6 +69,15 @@ struct Resources {
 #[serde(default)]
 struct Memory {
     limit: Option<i64>,
+}
+
+/// Go writes what is empty as `null`, such as the annotations of a function of faasd.
+fn or_null<'de, D, T>(input: D) -> std::result::Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(input)?.unwrap_or_default())
 }
 
 impl Bundle {
@@ -149,6 +168,17 @@ mod tests {
         assert_eq!(bundle("{}").group("a"), "a");
         let pod = bundle(r#"{"annotations":{"io.kubernetes.cri.sandbox-id":"p"}}"#);
         assert_eq!(pod.group("a"), "p");
+    }
+
+    #[test]
+    fn null_is_as_good_as_absent() {
+        for text in [
+            r#"{"annotations":null,"process":null,"linux":null}"#,
+            r#"{"process":{"args":null,"env":null},"linux":{"namespaces":null,"resources":null}}"#,
+            r#"{"linux":{"namespaces":[{"type":null,"path":null}],"resources":{"memory":null,"unified":null}}}"#,
+        ] {
+            assert_eq!(bundle(text).group("a"), "a");
+        }
     }
 
     #[test]

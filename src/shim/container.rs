@@ -14,7 +14,9 @@ use super::observe::{Held, Observed};
 use super::process::{Phase, Process};
 use super::shim::lock;
 use crate::control::Folder;
+use crate::grant::Declared;
 use crate::kernel::cgroup::Cgroup;
+use crate::runtime::chain;
 
 /// A container that stands.
 #[derive(Debug)]
@@ -93,6 +95,21 @@ impl Container {
         match self.folder.mode().grants() {
             true => self.observed.hold().await,
             false => None,
+        }
+    }
+
+    /// Notes the limit that an update declares. Where the limit is moved, whoever moves it finds out.
+    pub(super) fn declares(&self, resources: &[u8]) {
+        if self.folder.mode().grants() {
+            return;
+        }
+        let limit = serde_json::from_slice(resources)
+            .ok()
+            .and_then(|resources| Declared::limit_in(&resources));
+        if let Some(limit) = limit
+            && let Err(err) = self.folder.publish(limit, limit)
+        {
+            tracing::warn!("record not written: {}", chain(&err));
         }
     }
 

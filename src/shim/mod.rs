@@ -1,6 +1,7 @@
 //! The containerd shim: stands between containerd and the containers of one pod for as long as they live.
 //!
-//! containerd calls the executable under the name `containerd-shim-elastic-mem-v1`. `start` (`bootstrap`)
+//! containerd calls the executable under the name `containerd-shim-elastic-mem-v1`, or under that of runc's shim where
+//! ours stands in for it (`standin`). `start` (`bootstrap`)
 //! leaves a server behind and tells its address; `delete` (`remains`) cleans up after a server that has
 //! gone. The server (`server`) answers the Task service (`service`, `shim`), reaps all processes
 //! (`children`), and tells containerd what happens (`events`).
@@ -33,11 +34,14 @@ mod shim;
 mod stdio;
 mod terminal;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
 use args::{Action, Args};
+
+use crate::standin;
 
 /// How containerd calls a shim begins with this (containerd, `runtime/v2/README.md`, "Binary naming").
 const PREFIX: &str = "containerd-shim-";
@@ -59,9 +63,16 @@ fn program_name() -> String {
 /// Runs the shim of this process.
 pub fn main() -> ExitCode {
     let name = program_name();
-    let result = Args::parse(std::env::args_os().skip(1)).and_then(|args| match args.action {
+    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    // Does not return if the call is not about a container of ours.
+    let ours = match name == standin::SHIM {
+        true => standin::shim(&words),
+        false => Ok(()),
+    };
+    let args = ours.and_then(|()| Args::parse(words.into_iter()));
+    let result = args.and_then(|args| match args.action {
         Action::Version => reply(version(&name).as_bytes()),
-        Action::Info => bootstrap::info().and_then(|bytes| reply(&bytes)),
+        Action::Info => bootstrap::info(name == standin::SHIM).and_then(|bytes| reply(&bytes)),
         Action::Start => bootstrap::start(&args).and_then(|bytes| reply(&bytes)),
         Action::Delete => remains::delete(&args).and_then(|bytes| reply(&bytes)),
         Action::Serve => server::serve(&args),

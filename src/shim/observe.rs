@@ -79,7 +79,10 @@ impl Observer {
         let Some(prepared) = grant::prepare(config, facts, bundle.declared(), Some(cgroup)) else {
             return Observed::nothing();
         };
-        let Prepared { context, plan } = prepared;
+        let Prepared { mut context, plan } = prepared;
+        if let Some(placement) = placement {
+            context.place(placement);
+        }
         let spool = config.profile_folder.value.join("spool");
         if inner.sampler.is_none() {
             inner.sampler = Sampler::start(&spool, config.memory_priority.value)
@@ -196,6 +199,13 @@ impl Observed {
         if let Some(watched) = &self.watched {
             let ended = watched.ended(i32::try_from(code).ok());
             *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(ended);
+        }
+    }
+
+    /// Has its end counted, if it has started.
+    pub(super) fn count(&self, folder: &Folder) {
+        if let Some((_, status)) = self.watched.as_ref().and_then(Watched::status) {
+            control::count(folder, &status);
         }
     }
 

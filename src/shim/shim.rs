@@ -362,6 +362,9 @@ impl Shim {
             _ => container.hold().await,
         };
         let observed = container.observed.leave().await;
+        if observed.is_some() {
+            container.observed.count(&container.folder);
+        }
         match container.engine.run(["delete", &container.id]).await {
             Err(failure) if failure.text.contains("container does not exist") => {}
             other => {
@@ -538,6 +541,7 @@ impl Shim {
         let _held = container.hold().await;
         let args = ["update", "--resources", "-", &container.id];
         container.engine.run_with(args, streams, None).await?;
+        container.declares(resources);
         Ok(())
     }
 

@@ -29,6 +29,7 @@ use crate::grant::{self, Declared, Described};
 use crate::kernel::signals::Signals;
 use crate::kernel::{children, mount};
 use crate::model;
+use crate::model::placement::LocalRatio;
 use crate::model::trace::{Context, Trace};
 use crate::model::{ClassName, FunctionKey, Mode, Priority, RunId, Setting};
 use crate::policy::identity::without_tag;
@@ -86,12 +87,28 @@ pub struct Function {
     image: Option<String>,
     declared: Declared,
     settings: FunctionSettings,
+    local_ratio: Option<LocalRatio>,
 }
 
 impl Function {
     /// Its name.
     pub fn key(&self) -> &FunctionKey {
         &self.key
+    }
+
+    /// How it is treated.
+    pub fn settings(&self) -> &FunctionSettings {
+        &self.settings
+    }
+
+    /// What its traces say.
+    pub fn labels(&self) -> &Labels {
+        &self.labels
+    }
+
+    /// Has the memory of the next runs placed at this local ratio, whatever the configuration says.
+    pub fn place_at(&mut self, ratio: LocalRatio) {
+        self.local_ratio = Some(ratio);
     }
 }
 
@@ -200,6 +217,7 @@ impl Tracer {
             template,
             labels,
             image,
+            local_ratio: None,
         })
     }
 
@@ -320,6 +338,8 @@ impl Tracer {
             cgroup: Some(cgroup.version.number()),
             mode: Some(mode.to_string()),
             ceiling: None,
+            local_ratio: None,
+            local_nodes: None,
         })
     }
 }

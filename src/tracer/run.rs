@@ -13,6 +13,7 @@ use super::unwatched::Unwatched;
 use super::{Function, Traced, Tracer};
 use crate::grant;
 use crate::kernel::{children, mount};
+use crate::model::placement::LocalRatio;
 use crate::model::plan::Plan;
 use crate::model::trace::Context;
 use crate::model::{ContainerId, Mode};
@@ -80,7 +81,7 @@ impl Tracer {
             store: &store,
             id: &id,
         };
-        self.create(&ground.path, &id, &mut output)?;
+        self.create(&ground.path, &id, function.local_ratio, &mut output)?;
         let container = store.load(&id)?;
         let init = container
             .state
@@ -103,6 +104,9 @@ impl Tracer {
         context.image.clone_from(&function.image);
         context.command = function.command();
         context.ceiling = function.declared.limit;
+        if let Some(placement) = &container.state.placement {
+            context.place(placement);
+        }
         let file = self.file_of(&context.run);
         let looks = self.look_after(&container, context, plan)?;
         let ended = start(&container).and_then(|()| {
@@ -160,7 +164,13 @@ impl Tracer {
         Ok(Looks::Sampler(watched))
     }
 
-    fn create(&self, bundle: &Path, id: &ContainerId, output: &mut Output) -> Result<()> {
+    fn create(
+        &self,
+        bundle: &Path,
+        id: &ContainerId,
+        ratio: Option<LocalRatio>,
+        output: &mut Output,
+    ) -> Result<()> {
         let fail = |failure: Failure| TracerError::Verb {
             verb: "create",
             reason: match failure.text.strip_prefix(CREATE_FAILED) {
@@ -170,12 +180,11 @@ impl Tracer {
             cut_off: failure.cut_off,
         };
         let bundle = bundle.as_os_str();
-        let args = [
-            "create".as_ref(),
-            "--bundle".as_ref(),
-            bundle,
-            id.as_ref().as_os_str(),
-        ];
+        let ratio = ratio.map(|ratio| format!("--local-ratio={ratio}"));
+        let args = ["create".as_ref(), "--bundle".as_ref(), bundle]
+            .into_iter()
+            .chain(ratio.as_ref().map(std::ffi::OsStr::new))
+            .chain([id.as_ref().as_os_str()]);
         let (mut process, log) = {
             let (mut command, log) =
                 prepare(&self.helper, args, output.streams()?, None).map_err(fail)?;

@@ -38,10 +38,14 @@ mod harness;
 
 mod bootstrap;
 mod control;
+mod cri;
 mod docker;
+mod doctor;
 mod events;
 mod exec;
+mod faasd;
 mod faults;
+mod install;
 mod life;
 mod load;
 mod memory;

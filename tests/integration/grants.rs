@@ -73,7 +73,7 @@ fn store(c: &Case) -> PathBuf {
     c.bundle.path().join("store")
 }
 
-fn key(c: &Case) -> FunctionKey {
+pub fn key(c: &Case) -> FunctionKey {
     let namespace = c.root().file_name().expect("name").to_string_lossy();
     FunctionKey::new(&namespace, "known")
 }
@@ -127,7 +127,7 @@ fn is_given_back(c: &Case) {
     assert_eq!(c.status(), "running");
 }
 
-fn monitor(c: &Case) -> i32 {
+pub fn monitor(c: &Case) -> i32 {
     let is_monitor = |pid: &i32| {
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         name.starts_with("elastic-mem-mon")

@@ -185,6 +185,23 @@ fn every_option_is_documented_with_default_and_values() {
             );
         }
     }
+    // And no other.
+    let is_key = |word: &str| {
+        let mut parts = word.split('.');
+        let is_part = |part: &str| part.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+        parts.clone().count() == 2 && parts.all(|part| !part.is_empty() && is_part(part))
+    };
+    let rows = text.lines().filter_map(|line| {
+        let (word, _) = line.strip_prefix("| `")?.split_once("` |")?;
+        Some(word).filter(|word| is_key(word))
+    });
+    let rows: BTreeSet<_> = rows.collect();
+    assert_eq!(rows, OPTIONS.iter().map(|info| info.key).collect());
+    let functions = text
+        .lines()
+        .skip_while(|line| *line != "| key | values | meaning |");
+    let rows = functions.skip(2).take_while(|line| line.starts_with('|'));
+    assert_eq!(rows.count(), FUNCTION_OPTIONS.len());
     let plain = text.replace('`', "");
     for info in FUNCTION_OPTIONS {
         let row = format!("| {} | {} | {} |", info.key, info.values, info.meaning);
@@ -217,7 +234,7 @@ fn relative_links_of_documents_lead_to_files() {
 #[test]
 fn files_that_documents_name_exist() {
     let folders = [
-        "src/", "tests/", "docs/", "scripts/", "bench/", "demo/", "config/", "data/",
+        "src/", "tests/", "docs/", "scripts/", "bench/", "demo/", "config/", "data/", "deploy/",
     ];
     let mut missing = Vec::new();
     for file in files(&["."], ".md") {
@@ -453,4 +470,131 @@ fn every_verb_and_option_is_documented() {
             }
         }
     }
+}
+
+/// Source text as messages have it: strings that go on over lines are joined, and `…` stands for every value.
+fn messages(folders: &[&str]) -> String {
+    let mut all = String::new();
+    for file in files(folders, ".rs") {
+        let text = read(&file).replace("\\\"", "\"");
+        let mut lines = text.lines();
+        while let Some(line) = lines.next() {
+            let mut line = line.to_owned();
+            while line.ends_with('\\') {
+                line.pop();
+                line.push_str(lines.next().unwrap_or_default().trim_start());
+            }
+            let mut depth = 0;
+            for c in line.chars() {
+                match c {
+                    '{' => depth += 1,
+                    '}' if depth > 0 => {
+                        depth -= 1;
+                        all.push('…');
+                    }
+                    _ if depth > 0 => {}
+                    c => all.push(c),
+                }
+            }
+            all.push('\n');
+        }
+    }
+    all
+}
+
+/// Headings of docs/troubleshooting.md are messages: ours are in the sources, those of engines in tests that provoke them.
+#[test]
+fn messages_of_the_troubleshooting_are_real() {
+    let text = read("docs/troubleshooting.md");
+    let (engines, ours) = text
+        .split_once("## What elastic-mem says")
+        .expect("two parts");
+    // The tests say what stands for the value.
+    let tests = messages(&["tests/engines"]).replace("elastic-mem-none", "…");
+    for (part, sources) in [(engines, tests), (ours, messages(&["src"]))] {
+        let mut headings = 0;
+        for line in part.lines().filter_map(|line| line.strip_prefix("### `")) {
+            let message = line.strip_suffix('`').expect("a message alone");
+            // Values at the ends stand for what comes before and after.
+            let inner = message.trim_end_matches(['…', ' ']).trim_end_matches(':');
+            assert!(sources.contains(inner), "nobody says {message:?}");
+            headings += 1;
+        }
+        assert!(headings > 2, "{headings} headings");
+    }
+}
+
+/// Whether a documented name is that of the code: `/proc/PID/stat` of `/proc/{pid}/stat`.
+fn stands_for(documented: &str, code: &str) -> bool {
+    let mut rest = documented;
+    for (index, part) in code.split(['{', '}']).enumerate() {
+        if index % 2 == 1 {
+            rest = rest.trim_start_matches(|c: char| c.is_ascii_uppercase());
+        } else if let Some(tail) = rest.strip_prefix(part) {
+            rest = tail;
+        } else {
+            return false;
+        }
+    }
+    rest.is_empty()
+}
+
+#[test]
+fn values_in_names_are_capitals() {
+    assert!(stands_for("/proc/PID/fd/FD", "/proc/{pid}/fd/{fd}"));
+    assert!(!stands_for("/proc/PID/fd", "/proc/{pid}/fd/{fd}"));
+    assert!(!stands_for("/proc/self/fd", "/proc/{pid}/fd"));
+}
+
+/// docs/kernel-interfaces.md has every file below /sys and /proc, every file of a control group and every system call
+/// that src/kernel names.
+#[test]
+fn every_kernel_interface_is_documented() {
+    let text = read("docs/kernel-interfaces.md");
+    let documented: Vec<&str> = text.split('`').skip(1).step_by(2).collect();
+    let mut missing = BTreeSet::new();
+    let mut count = 0;
+    for file in files(&["src/kernel"], ".rs") {
+        if file.ends_with("/tests.rs") {
+            continue;
+        }
+        let code = code(&file);
+        for word in code.split('"').skip(1).step_by(2) {
+            let path = word.trim_start_matches('/');
+            let is_path = ["proc/", "sys/"].iter().any(|root| path.starts_with(root));
+            let controller = word.split('.').next().unwrap_or_default();
+            let is_group_file = word.trim_end_matches('.').contains('.')
+                && [
+                    "memory", "cpu", "cpuset", "cgroup", "pids", "io", "blkio", "freezer",
+                    "devices", "hugetlb", "net_cls", "net_prio", "rdma", "cpuacct",
+                ]
+                .contains(&controller)
+                && word
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "._{}".contains(c));
+            if !is_path && !is_group_file {
+                continue;
+            }
+            count += 1;
+            let name = match is_path {
+                true => format!("/{path}"),
+                false => word.to_owned(),
+            };
+            if !documented.iter().any(|word| stands_for(word, &name)) {
+                missing.insert(format!("{file}: {name}"));
+            }
+        }
+        for call in code.split("libc::SYS_").skip(1) {
+            let name: String = call
+                .chars()
+                .take_while(|c| c.is_ascii_lowercase() || *c == '_')
+                .collect();
+            count += 1;
+            if !documented.contains(&name.as_str()) {
+                missing.insert(format!("{file}: {name}"));
+            }
+        }
+    }
+    assert!(count > 50, "{count}");
+    assert!(missing.is_empty(), "{missing:#?}");
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Case, differential, eventually};
+use crate::harness::{Case, Cmd, differential, eventually, host};
 use crate::machine::{MIB, field, group, has_cgroup2, hold};
 
 /// [`differential`] where every controller is on v2.
@@ -33,6 +33,45 @@ fn unified_settings_reach_their_files() {
         assert_eq!(c.cgroup_file("memory.high"), "50331648");
         assert_eq!(c.cgroup_file("memory.oom.group"), "1");
     });
+}
+
+#[test]
+fn the_doctor_finds_nothing_wrong_with_the_control_groups() {
+    if !has_cgroup2() {
+        return;
+    }
+    let out = Cmd::new(host::our_program())
+        .args(["doctor", "--json"])
+        .output();
+    let report: Value = serde_json::from_str(&out.stdout).unwrap_or_else(|_| panic!("{out}"));
+    let findings = report["findings"].as_array().expect("findings");
+    let of_groups = |finding: &&Value| {
+        finding["id"]
+            .as_str()
+            .is_some_and(|id| id.starts_with("cgroup."))
+    };
+    let ids: Vec<_> = findings
+        .iter()
+        .filter(of_groups)
+        .map(|finding| &finding["id"])
+        .collect();
+    for id in ["layout", "controllers", "limit", "swap", "reclaim"] {
+        assert!(ids.contains(&&json!(format!("cgroup.{id}"))), "{ids:?}");
+    }
+    for finding in findings.iter().filter(of_groups) {
+        assert_eq!(finding["status"], "ok", "{finding:#}");
+    }
+    assert!(
+        !fs::read_dir("/sys/fs/cgroup")
+            .expect("groups")
+            .flatten()
+            .any(|entry| {
+                entry
+                    .file_name()
+                    .to_string_lossy()
+                    .starts_with("elastic-mem-doctor-")
+            })
+    );
 }
 
 #[test]

@@ -26,6 +26,7 @@ mod common;
 #[path = "../integration/harness/mod.rs"]
 mod harness;
 
+mod adaptive;
 mod cgroup2;
 mod devices;
 #[path = "../integration/grants.rs"]
@@ -37,3 +38,5 @@ mod placement;
 mod swap;
 mod systemd;
 mod tiers;
+#[path = "../integration/top.rs"]
+mod top;

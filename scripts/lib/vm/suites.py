@@ -38,7 +38,7 @@ class Stop:
 
 
 # What any guest can be asked, whatever its memory is like.
-CGROUPS = Group("system", ("cgroup2::", "devices::", "grants::", "lever::"))
+CGROUPS = Group("system", ("cgroup2::", "devices::", "grants::", "lever::", "top::"))
 
 # Verbs whose work is another with cgroup v2. Tests of what only v1 has would skip.
 VERBS = Group(
@@ -57,7 +57,7 @@ FEW_VERBS = Group(
 )  # fmt: skip
 
 NODES = Group("system", ("nodes::", "tiers::"))
-PLACEMENT = Group("system", ("placement::",))
+PLACEMENT = Group("system", ("placement::", "adaptive::"))
 # Those that do not wait for pages to be moved.
 FEW_PLACEMENT = Group("system", ("placement::i7_weights_are", "placement::an_exec"))
 # Under emulation nothing can run from the memory of a CXL device: each instruction there costs microseconds.

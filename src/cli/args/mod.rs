@@ -1,13 +1,19 @@
 //! Options and arguments, as runc has them. Options may stand before or after the container's name.
 
+mod characterize;
 pub(super) mod config;
 mod control;
 mod cost;
+pub(super) mod doctor;
 mod exec;
 mod explain;
+mod install;
+mod metrics;
 pub(super) mod placement;
 mod plot;
 pub(super) mod profile;
+mod report;
+mod top;
 mod trace;
 mod update;
 
@@ -22,19 +28,26 @@ use nix::sys::signal::Signal;
 
 use crate::config::LogFormat;
 use crate::model::ContainerId;
+use crate::model::placement::LocalRatio;
 use crate::runtime::{CreateOptions, RuntimeError};
+pub(super) use characterize::Characterize;
 use config::Config;
 pub(super) use control::{Addressee, Bind, Phase};
 pub(super) use cost::{Cost, Measured};
+use doctor::Doctor;
 pub(super) use exec::Exec;
 pub(super) use explain::Explain;
+pub(super) use install::{Install, Uninstall};
+pub(super) use metrics::Metrics;
 use placement::{Placement, Weights};
 pub(super) use plot::{
     Files as PlotFiles, Hull as PlotHull, Inputs as PlotInputs, Kind as PlotKind, Plot,
     Run as PlotRun, Target,
 };
 use profile::Profile;
-pub(super) use trace::{Trace, TraceFormat};
+pub(super) use report::Report;
+pub(super) use top::{SortKey, Top};
+pub(super) use trace::{Function, Trace, TraceFormat};
 pub(super) use update::Update;
 
 const ABOUT: &str = "OCI runtime for serverless functions with elastic memory";
@@ -160,18 +173,32 @@ pub(super) enum Verb {
     Placement(Placement),
     /// Show, set and release the interleave weights of the host
     Weights(Weights),
+    /// Look at this host: what has to hold, what does not, and what to do about it
+    Doctor(Doctor),
     /// Compute what a function costs at providers, and how much of it is wasted
     Cost(Box<Cost>),
     /// Look at and change what is known of functions
     Profile(Profile),
     /// Run a function, or attach to a container, and trace its memory
     Trace(Box<Trace>),
+    /// Measure a function at several local ratios, and choose one under a latency bound
+    Characterize(Box<Characterize>),
     /// Draw memory over time: hulls, shapes, classes, inputs, runs
     Plot(Plot),
+    /// Show the memory of all containers of this host, live
+    Top(Top),
+    /// Print the figures of all containers of this host for Prometheus
+    Metrics(Metrics),
+    /// Write a page of HTML about a function or this host
+    Report(Report),
     /// Say that a request of a function begins or ends in a container
     Phase(Phase),
     /// Say which function a container is an instance of, after its start
     Bind(Bind),
+    /// Put the program onto this host, and tell the container engines of it
+    Install(Install),
+    /// Take out what `install` has done
+    Uninstall(Uninstall),
     /// Print a completion script for a shell
     Completions(Completions),
     /// Write man pages
@@ -205,6 +232,9 @@ pub(super) struct Create {
     /// Keep the caller's session keyring
     #[arg(long)]
     no_new_keyring: bool,
+    /// Place its memory at this local ratio, whatever the configuration says
+    #[arg(long, value_name = "RATIO", hide = true)]
+    pub(super) local_ratio: Option<LocalRatio>,
     /// Pass N further descriptors after standard error
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,

@@ -13,32 +13,20 @@ use crate::tracer::{Bind, Origin};
 #[derive(Debug, ClapArgs)]
 #[command(group = ArgGroup::new("what").required(true).args(["image", "rootfs", "bundle", "attach"]))]
 pub(in crate::cli) struct Trace {
-    /// Image to run: a tar file or a folder with an image layout, else a name that Docker or containerd knows
-    #[arg(value_name = "IMAGE")]
-    pub(in crate::cli) image: Option<String>,
-    /// Command, with its arguments, in place of the one that the image or the bundle has
-    #[arg(value_name = "COMMAND", last = true, conflicts_with = "attach")]
-    pub(in crate::cli) command: Vec<String>,
-    /// Folder with a root file system to run the command in; it is not changed
-    #[arg(long, value_name = "FOLDER")]
-    pub(in crate::cli) rootfs: Option<PathBuf>,
-    /// Bundle to run; it is not changed
-    #[arg(long, value_name = "FOLDER")]
-    pub(in crate::cli) bundle: Option<PathBuf>,
+    #[command(flatten)]
+    pub(in crate::cli) function: Function,
     /// Trace a running container of any runtime instead: its id, the first digits of it, Docker's name for it, a
     /// process id, or the path of a control group
-    #[arg(long, value_name = "CONTAINER", requires = "output")]
+    #[arg(
+        long,
+        value_name = "CONTAINER",
+        requires = "output",
+        conflicts_with = "command"
+    )]
     pub(in crate::cli) attach: Option<String>,
     /// Stop after that when attached; without, the trace ends with the container
     #[arg(long, value_name = "DURATION", requires = "attach", value_parser = duration::parse)]
     pub(in crate::cli) duration: Option<Duration>,
-    /// Where to look for the image
-    #[arg(long, value_enum, default_value = "any")]
-    pub(in crate::cli) from: Origin,
-    /// Namespace of containerd
-    #[arg(long, value_name = "NAME", default_value = "default")]
-    pub(in crate::cli) namespace: String,
-
     /// What is done with its memory; modes that change its limit follow the profile of the function
     #[arg(short, long, value_name = "MODE", default_value = "observe", value_parser = mode(), conflicts_with = "attach")]
     pub(in crate::cli) mode: Mode,
@@ -60,6 +48,43 @@ pub(in crate::cli) struct Trace {
     /// Pass what the function writes on to standard error
     #[arg(long)]
     pub(in crate::cli) show_output: bool,
+
+    /// Folder that gets the traces
+    #[arg(short, long, value_name = "FOLDER")]
+    pub(in crate::cli) output: Option<PathBuf>,
+    /// Do not learn from the runs: profiles stay as they are
+    #[arg(long)]
+    pub(in crate::cli) no_store: bool,
+    /// Picture of the trace, or of the hull of several; with a mode that changes the limit, of the last run with its
+    /// grant: a name that ends in .svg or .png
+    #[arg(long, value_name = "FILE")]
+    pub(in crate::cli) plot: Option<PathBuf>,
+    /// Form of these traces
+    #[arg(long, value_enum, default_value = "csv")]
+    pub(in crate::cli) format: TraceFormat,
+}
+
+/// A function, and what it is run with.
+#[derive(Debug, ClapArgs)]
+pub(in crate::cli) struct Function {
+    /// Image to run: a tar file or a folder with an image layout, else a name that Docker or containerd knows
+    #[arg(value_name = "IMAGE")]
+    pub(in crate::cli) image: Option<String>,
+    /// Command, with its arguments, in place of the one that the image or the bundle has
+    #[arg(value_name = "COMMAND", last = true)]
+    pub(in crate::cli) command: Vec<String>,
+    /// Folder with a root file system to run the command in; it is not changed
+    #[arg(long, value_name = "FOLDER")]
+    pub(in crate::cli) rootfs: Option<PathBuf>,
+    /// Bundle to run; it is not changed
+    #[arg(long, value_name = "FOLDER")]
+    pub(in crate::cli) bundle: Option<PathBuf>,
+    /// Where to look for the image
+    #[arg(long, value_enum, default_value = "any")]
+    pub(in crate::cli) from: Origin,
+    /// Namespace of containerd
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub(in crate::cli) namespace: String,
 
     /// Input: a file or folder that is mounted read-only, at the same path if no other is given; may be repeated
     #[arg(long = "input", value_name = "FILE[:PATH]", value_parser = |text: &str| Bind::parse(text, true))]
@@ -95,20 +120,6 @@ pub(in crate::cli) struct Trace {
     /// Number that describes the input, besides input-bytes and pixels; may be repeated
     #[arg(long = "feature", value_name = "NAME=NUMBER", value_parser = feature)]
     pub(in crate::cli) features: Vec<(String, f64)>,
-
-    /// Folder that gets the traces
-    #[arg(short, long, value_name = "FOLDER")]
-    pub(in crate::cli) output: Option<PathBuf>,
-    /// Do not learn from the runs: profiles stay as they are
-    #[arg(long)]
-    pub(in crate::cli) no_store: bool,
-    /// Picture of the trace, or of the hull of several; with a mode that changes the limit, of the last run with its
-    /// grant: a name that ends in .svg or .png
-    #[arg(long, value_name = "FILE")]
-    pub(in crate::cli) plot: Option<PathBuf>,
-    /// Form of these traces
-    #[arg(long, value_enum, default_value = "csv")]
-    pub(in crate::cli) format: TraceFormat,
 }
 
 /// Form of a trace.

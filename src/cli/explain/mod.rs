@@ -3,7 +3,6 @@
 pub(super) mod find;
 mod form;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +18,6 @@ use crate::kernel::reason;
 use crate::model::placement::Placement;
 use crate::model::plan::Plan;
 use crate::model::{Bytes, ContainerId, FunctionKey, MemoryLimit, Mode};
-use crate::policy::identity::INPUT_BYTES_FEATURE;
 use crate::runtime::Status;
 use find::Found;
 
@@ -161,7 +159,7 @@ fn of_container(found: Found, config: &Config) -> Result<Explained, Failure> {
     let known = match cgroup.version {
         Version::V1 => record.as_ref().map(|record| record.ceiling),
         // Nobody but the engine changes it.
-        Version::V2 => meter.as_ref().map(|meter| finite(meter.limits().0?)),
+        Version::V2 => meter.as_ref().map(|meter| meter.limits().0?.bytes()),
     };
     if let Some(known) = known.filter(|known| *known != explained.ceiling()) {
         // It was updated.
@@ -174,7 +172,7 @@ fn of_container(found: Found, config: &Config) -> Result<Explained, Failure> {
     explained.state = meter.and_then(|meter| {
         let (limit, high) = meter.limits();
         let both = limit.into_iter().chain(high).reduce(MemoryLimit::lower);
-        let limit = both.and_then(finite);
+        let limit = both.and_then(MemoryLimit::bytes);
         let composition = meter.composition().ok();
         Some(State {
             status: container.status(),
@@ -192,13 +190,6 @@ fn of_container(found: Found, config: &Config) -> Result<Explained, Failure> {
         })
     });
     Ok(explained)
-}
-
-fn finite(limit: MemoryLimit) -> Option<Bytes> {
-    match limit {
-        MemoryLimit::Bytes(bytes) => u64::try_from(bytes).ok().map(Bytes::new),
-        MemoryLimit::None => None,
-    }
 }
 
 /// What a plan is made for.
@@ -219,15 +210,17 @@ fn explain(subject: &Subject<'_>) -> Explained {
     let trusted = config.trusted();
     let facts = described.facts(subject.namespace, subject.id, &trusted);
     let function = subject.bound.cloned().unwrap_or_else(|| facts.function());
-    let features: BTreeMap<String, f64> = facts
-        .input_bytes()
-        .map(|bytes| (INPUT_BYTES_FEATURE.to_owned(), bytes))
-        .into_iter()
-        .collect();
+    let features = facts.features();
     let (mut plan, mut placement) = (None, None);
     if !facts.is_sandbox() {
         let settings = grant::settings(config, &function, &facts);
-        placement = crate::placement::preview(config, &settings, subject.spec);
+        placement = crate::placement::preview(&crate::placement::Subject {
+            config,
+            function: &function,
+            settings: &settings,
+            features: &features,
+            spec: subject.spec,
+        });
         plan = Some(grant::plan_for(
             config,
             &function,

@@ -162,6 +162,8 @@ fn with_context(args: &Import, run: RunId, mut trace: Trace) -> Result<Trace, St
             cgroup: None,
             mode: None,
             ceiling: None,
+            local_ratio: None,
+            local_nodes: None,
         },
         (None, None) => {
             return Err(
@@ -257,7 +259,15 @@ fn chosen(args: &Export, runs: Runs) -> Result<Runs, Failure> {
         of_class && (args.run.is_empty() || args.run.contains(&digest.run))
     };
     let digests = runs.digests.iter().filter(wanted).cloned().collect();
-    let chosen = Runs { digests, ..runs };
+    let placed = runs.placed.without(|run| {
+        let of_class = args.class.is_none() || run.class == args.class;
+        !of_class || !(args.run.is_empty() || args.run.contains(&run.run))
+    });
+    let chosen = Runs {
+        digests,
+        placed,
+        ..runs
+    };
     if chosen.digests.is_empty() {
         return Err(Failure::new(format!(
             "no run of {} was given this class",

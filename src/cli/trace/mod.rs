@@ -13,7 +13,7 @@ use crate::kernel::reason;
 use crate::model::profile::BinWidth;
 use crate::model::{FunctionKey, Mode, Origin, Setting};
 use crate::policy::learn;
-use crate::profile::Store;
+use crate::profile::{Store, TRACING};
 use crate::tracer::{
     Figures, Labels, Options, Outcome, Plan, Series, Settings, Source, Traced, Tracer, TracerError,
     Verdict,
@@ -32,7 +32,7 @@ pub(super) struct Surroundings {
 }
 
 /// As a shell says that a program was ended by SIGINT.
-const INTERRUPTED: u8 = 130;
+pub(super) const INTERRUPTED: u8 = 130;
 
 pub(super) fn run(args: &args::Trace, around: Surroundings) -> Result<(), Failure> {
     if let Some(folder) = &args.output {
@@ -41,11 +41,7 @@ pub(super) fn run(args: &args::Trace, around: Surroundings) -> Result<(), Failur
             Failure::new(format!("create {}: {}", folder.display(), reason(&err)))
         })?;
     }
-    let labels = Labels {
-        function: args.function.clone(),
-        class: args.class.clone(),
-        features: args.features.iter().cloned().collect(),
-    };
+    let labels = labels(&args.function);
     if args.mode == Mode::Off && args.plot.is_some() {
         return Err(Failure::new(
             "--plot: with --mode off nobody looks at the memory, so there is no picture of it",
@@ -54,7 +50,7 @@ pub(super) fn run(args: &args::Trace, around: Surroundings) -> Result<(), Failur
     let folder = around.config.profile_folder.value.clone();
     let keep_traces = around.config.keep_traces.value;
     let mut tracer = Tracer::start(Settings {
-        folder: folder.join("tracing"),
+        folder: folder.join(TRACING),
         systemd_cgroup: around.systemd_cgroup,
         config_file: around.config_file,
         config: around.config,
@@ -72,14 +68,14 @@ pub(super) fn run(args: &args::Trace, around: Surroundings) -> Result<(), Failur
         retries: args.retries,
         keep_going: args.keep_going,
         allow_failure: args.allow_failure,
-        stdin: args.stdin.clone(),
+        stdin: args.function.stdin.clone(),
         show_output: args.show_output,
         timeout: args.timeout,
     };
     let mut progress = Progress::begin(&plan, args.mode);
     progress.prepares();
     let function = tracer
-        .prepare(&source(args)?, &options(args), labels)
+        .prepare(&source(&args.function)?, &options(&args.function), labels)
         .map_err(failure)?;
     let series = tracer
         .series(&function, &plan, &mut |event| progress.event(&event))
@@ -124,7 +120,7 @@ pub(super) fn run(args: &args::Trace, around: Surroundings) -> Result<(), Failur
 }
 
 /// An interruption has an exit code of its own.
-fn failure(err: TracerError) -> Failure {
+pub(super) fn failure(err: TracerError) -> Failure {
     let code = match err {
         TracerError::Interrupted => INTERRUPTED,
         _ => 1,
@@ -135,7 +131,17 @@ fn failure(err: TracerError) -> Failure {
     }
 }
 
-fn source(args: &args::Trace) -> Result<Source, Failure> {
+/// What a run is called by.
+pub(super) fn labels(args: &args::Function) -> Labels {
+    Labels {
+        function: args.function.clone(),
+        class: args.class.clone(),
+        features: args.features.iter().cloned().collect(),
+    }
+}
+
+/// What is run.
+pub(super) fn source(args: &args::Function) -> Result<Source, Failure> {
     match (&args.image, &args.rootfs, &args.bundle) {
         (Some(name), ..) => Ok(Source::Image {
             name: name.clone(),
@@ -148,7 +154,8 @@ fn source(args: &args::Trace) -> Result<Source, Failure> {
     }
 }
 
-fn options(args: &args::Trace) -> Options {
+/// What it is run with.
+pub(super) fn options(args: &args::Function) -> Options {
     Options {
         command: args.command.clone(),
         env: args.env.clone(),
@@ -190,7 +197,11 @@ fn attach(
 }
 
 /// Adds runs to what is known of a function, all or none; what to tell of that.
-fn learn(store: &Store, function: &FunctionKey, runs: &[&Traced]) -> Result<String, Failure> {
+pub(super) fn learn(
+    store: &Store,
+    function: &FunctionKey,
+    runs: &[&Traced],
+) -> Result<String, Failure> {
     let mut digests = Vec::new();
     let mut traces = Vec::new();
     for traced in runs {

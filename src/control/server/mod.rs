@@ -22,9 +22,11 @@ use serde_json::{Map, Value, json};
 use super::error::{ControlError, Result};
 use super::message::{Answer, LONGEST, Request};
 use super::record::Folder;
+use super::seen::Seen;
 use crate::kernel::wait::Waker;
 use crate::kernel::{KernelError, socket};
 use crate::model::ClassName;
+use crate::model::status::Status;
 use crate::sampler::Edge;
 
 /// So many messages and connections of one container are taken in a window; the rest waits for the next.
@@ -52,6 +54,8 @@ pub trait Tuner: fmt::Debug + Send {
     fn release(&self);
     /// See [`crate::sampler::Watched::edge`].
     fn edge(&self, edge: Edge);
+    /// How the container stands, and how long it has run by now; none before its start.
+    fn status(&self) -> Option<(Duration, Status)>;
     /// The container is an instance of this function.
     ///
     /// # Errors
@@ -487,6 +491,11 @@ impl Door {
             }));
         }
         status.insert("holds".to_owned(), json!(self.holds));
+        if let Some((now, seen)) = self.subject.tuner.status()
+            && let Ok(Value::Object(fields)) = serde_json::to_value(Seen::new(now, seen))
+        {
+            status.extend(fields);
+        }
         status
     }
 }

@@ -54,6 +54,10 @@ impl Tuner for Fake {
         self.say(format!("{edge:?}"));
     }
 
+    fn status(&self) -> Option<(Duration, Status)> {
+        None
+    }
+
     fn bind(&self, function: &str, class: Option<&ClassName>) -> std::result::Result<(), String> {
         if function == "foreign" {
             return Err("not this one".to_owned());

@@ -11,6 +11,7 @@ mod meter;
 mod oom;
 mod resources;
 mod stats;
+mod survey;
 
 use std::fs;
 use std::io;
@@ -25,6 +26,7 @@ pub use lever::Lever;
 pub use meter::{Alarm, Composition, Failures, Meter};
 pub use resources::weight_of_shares;
 pub use stats::{BlkioEntry, Counter, FlatKeyed, Pressure, PressureLine, Stats};
+pub use survey::Survey;
 
 use super::{KernelError, Result, read_text, write_text};
 

@@ -1,8 +1,9 @@
 //! What is kept of a trace.
 
 use crate::model::Bytes;
+use crate::model::placed::RunPlacement;
 use crate::model::profile::{BinWidth, Digest, Hull, Hulls};
-use crate::model::trace::{End, Sample, Trace};
+use crate::model::trace::{Context, End, Sample, Trace};
 
 /// A hull has at most so many bins; of a longer run they are wider. A profile is read whenever a container is created,
 /// and the time for that grows with the number of bins.
@@ -12,6 +13,9 @@ pub const MOST_BINS: usize = 128;
 const BURST: u64 = 20_000;
 /// Between samples that are further apart nobody knows how fast memory grew.
 const LONGEST_GAP: u64 = 40_000;
+
+/// Nodes with less than this in all samples together were not looked at in time.
+const LEAST_ON_NODES: u128 = 1 << 20;
 
 /// Why nothing can be kept of a trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -57,8 +61,41 @@ pub fn digest(trace: &Trace, finest: BinWidth) -> Result<Digest, NoDigest> {
         usage_peak: held_peak.max(usage_peak.max(kernel_peak).unwrap_or_default()),
         burst: burst(&moments).map(Bytes::new),
         complete: trace.end.is_some_and(|end| complete(&end)),
+        placement: placement(trace, context, &moments),
         wall: hulls(&moments, |moment| moment.wall, finest),
         by_cpu: cpu.map(|_| hulls(&moments, |moment| moment.cpu, finest)),
+    })
+}
+
+/// How the memory of the run was placed: the local share of what was seen on nodes, of the mean of all memory. `None`
+/// if it was not placed; what nobody saw on nodes, as in a short run, lay as it should.
+fn placement(trace: &Trace, context: &Context, moments: &[Moment]) -> Option<RunPlacement> {
+    let (ratio, nodes) = context.local_ratio.zip(context.local_nodes.as_ref())?;
+    let (mut local, mut all) = (0_u128, 0_u128);
+    for sample in &trace.samples {
+        for (node, bytes) in trace.nodes.iter().zip(&sample.nodes) {
+            let bytes = u128::from(bytes.unwrap_or_default().get());
+            all += bytes;
+            if nodes.contains(*node) {
+                local += bytes;
+            }
+        }
+    }
+    let nexts = moments.iter().skip(1);
+    let area = moments.iter().zip(nexts).map(|(moment, next)| {
+        let usage = u128::from(moment.held) + u128::from(moment.file);
+        usage * u128::from(next.wall.saturating_sub(moment.wall))
+    });
+    let time = moments.last().map_or(0, |moment| u128::from(moment.wall));
+    let mean = area.sum::<u128>().checked_div(time).unwrap_or_default();
+    // Less than that says nothing.
+    let local = match all >= LEAST_ON_NODES {
+        true => u64::try_from(mean * local / all).ok()?,
+        false => ratio.share(u64::try_from(mean).ok()?),
+    };
+    Some(RunPlacement {
+        ratio,
+        local: Bytes::new(local),
     })
 }
 

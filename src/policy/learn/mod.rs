@@ -97,5 +97,6 @@ pub fn learn(function: FunctionKey, digests: &Digests, rules: &Rules) -> Profile
             .into_iter()
             .filter_map(|(name, runs)| Some((name, class::profile(&runs, rules)?)))
             .collect(),
+        placed: BTreeMap::new(),
     }
 }

@@ -66,6 +66,8 @@ fn digested(number: usize, samples: Vec<Sample>, finest: BinWidth) -> Option<Dig
             cgroup: None,
             mode: None,
             ceiling: None,
+            local_ratio: None,
+            local_nodes: None,
         }),
         end: Some(End::default()),
         nodes: Vec::new(),
@@ -114,6 +116,7 @@ fn digests() -> impl Strategy<Value = Vec<Digest>> {
             file_peak: Bytes::new(number as u64),
             usage_peak: Bytes::new(peak),
             complete,
+            placement: None,
             wall: Hulls {
                 held: bins.clone(),
                 file: bins,
@@ -240,6 +243,7 @@ proptest! {
         let nothing = Sample { anon: Some(Bytes::ZERO), ..Sample::default() };
         let run = |(number, (hull, complete))| Digest {
             complete,
+            placement: None,
             wall: Hulls { held: hull, file: Hull::default() },
             ..digested(number, vec![nothing.clone()], BinWidth::default()).unwrap()
         };

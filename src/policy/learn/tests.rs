@@ -54,6 +54,7 @@ fn run(name: &str, bins: &[u64]) -> Digest {
         file_peak: Bytes::ZERO,
         usage_peak: peak,
         complete: true,
+        placement: None,
         wall: Hulls {
             held: hull(bins),
             file: hull(&[0]),

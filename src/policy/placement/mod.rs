@@ -5,9 +5,11 @@
 //! part of its remote nodes, happen to give it; else pages come local and are moved while the container runs
 //! ([`moves`]).
 
+mod learned;
 mod moves;
 mod weights;
 
+pub use learned::{Learned, learned};
 pub use moves::{Goal, Move, Unit, moves};
 pub use weights::designed;
 
@@ -45,6 +47,8 @@ pub struct Request<'a> {
     pub policy: &'a Setting<PlacementPolicy>,
     /// A ratio, which counts before the policy of the same layer.
     pub ratio: Option<&'a Setting<LocalRatio>>,
+    /// The ratio of a policy that learns, and why it is this one.
+    pub learned: Option<(LocalRatio, String)>,
     /// At most so much is moved per second.
     pub bandwidth: Bytes,
     /// What the configuration of the container says of its nodes: the name of a field.
@@ -87,7 +91,7 @@ pub fn decide(request: &Request<'_>) -> Placement {
         bandwidth: request.bandwidth,
         reasons: Vec::new(),
     };
-    match target(request.policy, request.ratio) {
+    match target(request.policy, request.ratio).or_else(|| request.learned.clone()) {
         None => reasons.add(
             "placement",
             "off",

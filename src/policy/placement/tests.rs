@@ -52,6 +52,7 @@ fn with(
         origin: Origin::Annotation("x"),
     };
     let request = Request {
+        learned: None,
         layout,
         weighted_interleave,
         policy: &Setting::default(PlacementPolicy::Off),

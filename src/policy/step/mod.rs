@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use crate::model::plan::{Margins, Plan};
 use crate::model::profile::InputBins;
+use crate::model::status::{Cause, Counts, Decision};
 use crate::model::{Bytes, ClassName, MemoryLimit, Mode};
 use growth::Growth;
 use outlook::Outlook;
@@ -119,8 +120,8 @@ pub enum Note {
 enum Stance {
     /// The grant follows.
     Following,
-    /// The ceiling is granted until then.
-    Waiting(Duration),
+    /// The ceiling is granted until then, for this reason.
+    Waiting(Duration, Cause),
     /// The limit is somebody else's until then, at least.
     Aside(Duration),
 }
@@ -159,6 +160,10 @@ pub struct Guard {
     /// The last one was said to have ended: what CPU time tells only later.
     told_idle_until: Duration,
     dropped: bool,
+    /// When it was told something last.
+    now: Duration,
+    counts: Counts,
+    last: Option<Decision>,
 }
 
 impl Guard {
@@ -200,6 +205,9 @@ impl Guard {
             told_busy: false,
             told_idle_until: Duration::ZERO,
             dropped: false,
+            now: Duration::ZERO,
+            counts: Counts::default(),
+            last: None,
         }
     }
 
@@ -213,6 +221,22 @@ impl Guard {
         self.ceiling
     }
 
+    /// A grant that never moves and holds all runs that are known; none without a profile.
+    pub fn fixed(&self) -> Option<Bytes> {
+        let most = self.ceiling.unwrap_or(Bytes::new(u64::MAX));
+        self.outlook.as_ref().map(|_| self.largest.min(most))
+    }
+
+    /// How often what was decided.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// The last change of the grant.
+    pub fn last(&self) -> Option<Decision> {
+        self.last
+    }
+
     /// Whether the limit is somebody else's.
     pub fn is_aside(&self) -> bool {
         matches!(self.stance, Stance::Aside(_))
@@ -220,6 +244,7 @@ impl Guard {
 
     /// Takes note of a look; what is to be done.
     pub fn look(&mut self, look: &Look) -> Step {
+        self.now = look.at;
         let mut step = Step::default();
         let was_idle = self.idle_since.is_some();
         let idle = !self.told_busy && (look.idle || look.at < self.told_idle_until);
@@ -236,9 +261,9 @@ impl Guard {
         if self.holds > 0 || matches!(self.stance, Stance::Aside(_)) {
             return step;
         }
-        if let Stance::Waiting(until) = self.stance {
+        if let Stance::Waiting(until, cause) = self.stance {
             if look.at < until {
-                step.grant = self.change(None);
+                step.grant = self.change(None, cause);
                 return step;
             }
             self.stance = Stance::Following;
@@ -252,13 +277,15 @@ impl Guard {
                 }));
             }
         }
-        let mut want = self.want(look, ahead);
+        let (mut want, mut cause) = self.want(look, ahead);
         if was_idle && !idle {
             // Whatever the request needs is there before it asks.
-            want = want.max(self.known());
+            if self.known() > want {
+                (want, cause) = (self.known(), Cause::Work);
+            }
             self.dropped = false;
         }
-        step.grant = self.follow(look.at, want);
+        step.grant = self.follow(look.at, want, cause);
         step.drop_cache = self.cache_to_drop(look);
         step
     }
@@ -270,6 +297,7 @@ impl Guard {
         class: Option<&ClassName>,
         input: Option<Bytes>,
     ) -> Option<Option<Bytes>> {
+        self.now = at;
         self.told_busy = true;
         self.idle_since = None;
         self.dropped = false;
@@ -287,7 +315,7 @@ impl Guard {
         if self.holds > 0 || self.stance != Stance::Following {
             return None;
         }
-        self.follow(at, self.known())
+        self.follow(at, self.known(), Cause::Work)
     }
 
     /// The request has ended.
@@ -304,7 +332,7 @@ impl Guard {
         match self.stance {
             // It is somebody else's.
             Stance::Aside(_) => None,
-            _ => self.change(None),
+            _ => self.change(None, Cause::Held),
         }
     }
 
@@ -316,15 +344,17 @@ impl Guard {
         self.declared = declared;
         if self.holds == 0 && !matches!(self.stance, Stance::Aside(_)) {
             // What was added to the container has to settle.
-            self.stance = Stance::Waiting(at.saturating_add(BEFORE_DROP));
+            self.stance = Stance::Waiting(at.saturating_add(BEFORE_DROP), Cause::Held);
         }
     }
 
     /// The kernel refused to lower the limit: so much could not be given up.
     pub fn refused(&mut self, at: Duration) -> Option<Option<Bytes>> {
-        self.stance = Stance::Waiting(at.saturating_add(self.margins.settle));
+        self.now = at;
+        self.stance = Stance::Waiting(at.saturating_add(self.margins.settle), Cause::Refused);
         self.outside = true;
-        self.change(None)
+        self.counts.refused = self.counts.refused.saturating_add(1);
+        self.change(None, Cause::Refused)
     }
 
     fn check_met(&mut self, look: &Look) -> Option<Note> {
@@ -334,7 +364,8 @@ impl Guard {
         if times == 0 {
             return None;
         }
-        self.back_off(look.at);
+        self.counts.met = self.counts.met.saturating_add(times);
+        self.back_off(look.at, Cause::Met);
         Some(Note::Met { times, grant })
     }
 
@@ -349,15 +380,16 @@ impl Guard {
         if waited <= most {
             return None;
         }
-        self.back_off(look.at);
+        self.counts.pressed = self.counts.pressed.saturating_add(1);
+        self.back_off(look.at, Cause::Pressed);
         Some(Note::Pressed { waited, grant })
     }
 
     /// Longer each time.
-    fn back_off(&mut self, at: Duration) {
+    fn back_off(&mut self, at: Duration, cause: Cause) {
         let hold = self.margins.hold.saturating_mul(1 << self.doublings);
         self.doublings = (self.doublings + 1).min(MOST_DOUBLINGS);
-        self.stance = Stance::Waiting(at.saturating_add(hold));
+        self.stance = Stance::Waiting(at.saturating_add(hold), cause);
         self.outside = true;
     }
 
@@ -372,6 +404,7 @@ impl Guard {
                 return None;
             }
             self.stance = Stance::Following;
+            self.decided(Cause::Restored);
             return Some(Note::Restored);
         }
         let ours = self.grant.map_or(self.declared, limit_of);
@@ -384,8 +417,11 @@ impl Guard {
     /// Somebody else has written the limit.
     pub fn step_aside(&mut self, at: Duration, found: MemoryLimit) -> Note {
         self.stance = Stance::Aside(at.saturating_add(self.margins.hold));
+        self.now = at;
         self.grant = None;
         self.wants.clear();
+        self.counts.foreign = self.counts.foreign.saturating_add(1);
+        self.decided(Cause::Foreign);
         Note::Foreign { found }
     }
 
@@ -404,7 +440,8 @@ impl Guard {
         }
     }
 
-    fn want(&self, look: &Look, ahead: Bytes) -> Bytes {
+    /// What is to be granted, and why if that is more than now.
+    fn want(&self, look: &Look, ahead: Bytes) -> (Bytes, Cause) {
         let above = |distance: Bytes| Bytes::new(look.usage.get().saturating_add(distance.get()));
         let near = self.grant.is_some_and(|grant| {
             grant.saturating_sub(look.usage).get() < self.pad.get() / NEAR_SHARE
@@ -412,13 +449,14 @@ impl Guard {
         if near {
             // What is known to be enough, if that is far enough away.
             let known = self.known();
-            return match known >= above(self.pad) {
+            let want = match known >= above(self.pad) {
                 true => known,
                 false => Bytes::new(u64::MAX),
             };
+            return (want, Cause::Near);
         }
         if self.outside {
-            return match self.growth.has_settled(look.at, self.margins.settle) {
+            let want = match self.growth.has_settled(look.at, self.margins.settle) {
                 true => {
                     let twice = self.pad.get().saturating_mul(2);
                     let distance = twice.max(look.usage.get() / OUTSIDE_SHARE);
@@ -426,12 +464,14 @@ impl Guard {
                 }
                 false => Bytes::new(u64::MAX),
             };
+            return (want, Cause::Outside);
         }
         if self.idle_since.is_some() && self.margins.keep_alive {
-            return above(self.pad.max(ahead)).min(self.largest);
+            let want = above(self.pad.max(ahead)).min(self.largest);
+            return (want, Cause::Need);
         }
         let outlook = self.outlook.as_ref();
-        match self.mode {
+        let want = match self.mode {
             Mode::Static => self.largest,
             Mode::Replay => outlook
                 .and_then(|outlook| outlook.replayed(look.at, look.cpu))
@@ -446,11 +486,12 @@ impl Guard {
                 above(self.pad.max(ahead).max(rise)).min(self.largest)
             }
             Mode::Off | Mode::Observe => Bytes::new(u64::MAX),
-        }
+        };
+        (want, Cause::Need)
     }
 
     /// Rises at once; falls to what was wanted at most lately.
-    fn follow(&mut self, at: Duration, want: Bytes) -> Option<Option<Bytes>> {
+    fn follow(&mut self, at: Duration, want: Bytes, cause: Cause) -> Option<Option<Bytes>> {
         let lately = Bytes::new(self.wants.add(at, want.get()));
         let current = self.grant.or(self.ceiling);
         let rises = current.is_some_and(|current| want > current);
@@ -459,14 +500,21 @@ impl Guard {
             current.saturating_sub(lately).get() >= least
         });
         match (rises, falls) {
-            (true, _) => self.change(Some(want)),
-            (false, true) => self.change(Some(lately)),
+            (true, _) => self.change(Some(want), cause),
+            (false, true) => {
+                let cause = match (self.last, self.idle_since) {
+                    (None, _) => Cause::First,
+                    (_, Some(_)) => Cause::Rest,
+                    (_, None) => Cause::Less,
+                };
+                self.change(Some(lately), cause)
+            }
             (false, false) => None,
         }
     }
 
     /// A grant as it can be written: in whole pages, between floor and ceiling.
-    fn change(&mut self, grant: Option<Bytes>) -> Option<Option<Bytes>> {
+    fn change(&mut self, grant: Option<Bytes>, cause: Cause) -> Option<Option<Bytes>> {
         let most = Bytes::new(LARGEST_LIMIT);
         let grant = grant
             .map(|grant| grant.max(self.floor))
@@ -475,7 +523,29 @@ impl Guard {
                 let room = self.ceiling.unwrap_or(most).saturating_sub(*grant);
                 room.get() >= LEAST_CHANGE
             });
-        (std::mem::replace(&mut self.grant, grant) != grant).then_some(grant)
+        let before = std::mem::replace(&mut self.grant, grant);
+        if before == grant {
+            return None;
+        }
+        let rises = match (before, grant) {
+            (Some(before), Some(grant)) => grant > before,
+            (_, grant) => grant.is_none(),
+        };
+        let count = match rises {
+            true => &mut self.counts.raises,
+            false => &mut self.counts.lowers,
+        };
+        *count = count.saturating_add(1);
+        self.decided(cause);
+        Some(grant)
+    }
+
+    fn decided(&mut self, cause: Cause) {
+        self.last = Some(Decision {
+            at: self.now,
+            grant: self.grant,
+            cause,
+        });
     }
 
     fn cache_to_drop(&mut self, look: &Look) -> Option<Bytes> {

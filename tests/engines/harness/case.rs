@@ -53,6 +53,16 @@ impl Case {
         self.daemon = Arc::new(Containerd::start_with_small_state(&self.daemon.engine));
     }
 
+    /// The same with our program in front of one of runc's, under its name.
+    pub fn private_daemon_with_stand_in(&mut self, name: &str) {
+        self.daemon = Arc::new(Containerd::start_with_stand_in(&self.daemon.engine, name));
+    }
+
+    /// The same with the CRI plugin.
+    pub fn private_daemon_with_cri(&mut self) {
+        self.daemon = Arc::new(Containerd::start_with_cri(&self.daemon.engine));
+    }
+
     /// The id of the container with the given name.
     pub fn id(&self, name: &str) -> String {
         format!("{}{name}", self.tag)

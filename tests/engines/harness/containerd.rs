@@ -51,7 +51,60 @@ impl Containerd {
         })
     }
 
-    fn prepare_and_start(engine: &str, prepare: impl FnOnce(&Path)) -> Self {
+    /// The same with our program in front of one of runc's, under its name.
+    pub fn start_with_stand_in(engine: &str, name: &str) -> Self {
+        Self::prepare_and_start(engine, |dir| {
+            let link = dir.join("bin").join(name);
+            let _ = fs::remove_file(&link);
+            std::os::unix::fs::symlink(host::our_program(), link).expect("link");
+        })
+    }
+
+    /// The same with the CRI plugin, which kubelet calls, and the runtime class of `config/containerd.toml`.
+    pub fn start_with_cri(engine: &str) -> Self {
+        Self::prepare_and_start(engine, |dir| {
+            let file = dir.join("config.toml");
+            let plain = fs::read_to_string(&file).expect("config");
+            // Everything but what makes pods.
+            let enabled = [
+                "io.containerd.grpc.v1.cri",
+                "io.containerd.cri.v1.images",
+                "io.containerd.cri.v1.runtime",
+            ];
+            let plain = enabled.iter().fold(plain, |text, plugin| {
+                text.replace(&format!("\"{plugin}\", "), "")
+                    .replace(&format!("\"{plugin}\",\n"), "\n")
+            });
+            let class = include_str!("../../../config/containerd.toml");
+            let class = class
+                .split("\n# The second form")
+                .next()
+                .expect("the first form");
+            let class = class.replace("\nversion = 2\n", "\n").replace(
+                "/etc/elastic-mem/config.toml",
+                &dir.join("elastic-mem.toml").to_string_lossy(),
+            );
+            // Not every machine may lower oom_score_adj.
+            let cri = format!(
+                r#"
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "{}"
+restrict_oom_score_adj = true
+disable_apparmor = true
+stream_server_port = "0"
+[plugins."io.containerd.grpc.v1.cri".cni]
+conf_dir = "{dir}/cni"
+bin_dir = "/usr/lib/cni"
+{class}"#,
+                image::PAUSE,
+                dir = dir.display(),
+            );
+            fs::write(&file, plain + &cri).expect("config");
+        })
+    }
+
+    /// The same after a change of its folder, in which everything is that it will find.
+    pub fn prepare_and_start(engine: &str, prepare: impl FnOnce(&Path)) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         sweep();
         let package = host::engine(engine).expect("the engine is there");
@@ -166,6 +219,12 @@ address = "{dir}/c.sock.ttrpc"
             self.engine,
             self.log_tail()
         );
+    }
+
+    /// The daemon's process.
+    pub fn pid(&self) -> u32 {
+        let child = self.child.lock().expect("child");
+        child.as_ref().expect("it runs").id()
     }
 
     /// Ends the daemon's process. Shims and containers stay.

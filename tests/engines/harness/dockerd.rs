@@ -33,7 +33,7 @@ fn shared(engine: &str) -> Arc<Dockerd> {
     SHARED.get(engine, Dockerd::start, || SHARED.end())
 }
 
-fn containerd_of(engine: &str) -> &'static str {
+pub fn containerd_of(engine: &str) -> &'static str {
     if engine == "docker-20" {
         "containerd-1.6"
     } else {
@@ -43,6 +43,11 @@ fn containerd_of(engine: &str) -> &'static str {
 
 impl Dockerd {
     fn start(engine: &str) -> Self {
+        Self::prepare_and_start(engine, |_| {})
+    }
+
+    /// Starts the daemon after a change of its folder, in which everything is that it will find.
+    pub fn prepare_and_start(engine: &str, prepare: impl FnOnce(&Path)) -> Self {
         let daemon = Self {
             engine: engine.to_owned(),
             package: host::engine(engine).expect("the engine is there"),
@@ -66,6 +71,7 @@ impl Dockerd {
                 json!({"runtimeType": "io.containerd.elastic-mem.v1"});
         }
         fs::write(dir.join("daemon.json"), config.to_string()).expect("config");
+        prepare(dir);
         let log = File::create(dir.join("dockerd.log")).expect("log");
         let mut command = Command::new(daemon.package.join("usr/sbin/dockerd"));
         command
@@ -104,7 +110,8 @@ impl Dockerd {
         daemon
     }
 
-    fn dir(&self) -> &Path {
+    /// The folder of the daemon and of its containerd.
+    pub fn dir(&self) -> &Path {
         self.containerd.dir()
     }
 
@@ -112,7 +119,8 @@ impl Dockerd {
         format!("unix://{}", self.dir().join("d.sock").display())
     }
 
-    fn docker(&self) -> Cmd {
+    /// The client.
+    pub fn docker(&self) -> Cmd {
         Cmd::new(self.package.join("usr/bin/docker"))
             .env("DOCKER_CONFIG", self.dir().join("client"))
             .arg("--host")

@@ -13,6 +13,8 @@ use super::{Cmd, host};
 
 /// The name the image has in a containerd.
 pub const NAME: &str = "test.local/busybox:1";
+/// The same files as what holds the namespaces of a pod.
+pub const PAUSE: &str = "test.local/pause:1";
 
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/:/bin/sh\n";
 const GROUP: &str = "root:x:0:\nuser:x:1000:\n";
@@ -79,24 +81,31 @@ fn build(dir: &Path) {
         "aarch64" => "arm64",
         other => other,
     };
-    let config = json!({"architecture": architecture, "os": "linux",
-        "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"]},
-        "rootfs": {"type": "layers", "diff_ids": [layer_descriptor["digest"]]}});
-    let config_descriptor = blob(
-        &blobs,
-        "application/vnd.oci.image.config.v1+json",
-        config.to_string().as_bytes(),
-    );
-    let manifest = json!({"schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": config_descriptor, "layers": [layer_descriptor]});
-    let mut manifest_descriptor = blob(
-        &blobs,
-        "application/vnd.oci.image.manifest.v1+json",
-        manifest.to_string().as_bytes(),
-    );
-    manifest_descriptor["annotations"] = json!({"io.containerd.image.name": NAME});
-    let index = json!({"schemaVersion": 2, "manifests": [manifest_descriptor]});
+    let manifest = |name: &str, command: &[&str]| {
+        let config = json!({"architecture": architecture, "os": "linux",
+            "config": {"Env": ["PATH=/bin"], "Cmd": command},
+            "rootfs": {"type": "layers", "diff_ids": [layer_descriptor["digest"]]}});
+        let config_descriptor = blob(
+            &blobs,
+            "application/vnd.oci.image.config.v1+json",
+            config.to_string().as_bytes(),
+        );
+        let manifest = json!({"schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": config_descriptor, "layers": [layer_descriptor]});
+        let mut descriptor = blob(
+            &blobs,
+            "application/vnd.oci.image.manifest.v1+json",
+            manifest.to_string().as_bytes(),
+        );
+        descriptor["annotations"] = json!({"io.containerd.image.name": name});
+        descriptor
+    };
+    let manifests = [
+        manifest(NAME, &["sh"]),
+        manifest(PAUSE, &["sleep", "1000000"]),
+    ];
+    let index = json!({"schemaVersion": 2, "manifests": manifests});
     fs::write(layout.join("index.json"), index.to_string()).expect("index");
     let version = json!({"imageLayoutVersion": "1.0.0"});
     fs::write(layout.join("oci-layout"), version.to_string()).expect("layout");

@@ -6,6 +6,7 @@ pub mod daemon;
 pub mod differential;
 pub mod dockerd;
 pub mod events;
+pub mod grpc;
 pub mod host;
 pub mod image;
 pub mod leaks;

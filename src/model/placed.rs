@@ -1,0 +1,69 @@
+//! Runs at a local ratio: what is known of them, and what of a ratio.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::placement::LocalRatio;
+use super::{Bytes, ClassName, RunId};
+
+/// How the memory of one run was placed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunPlacement {
+    /// The local ratio that was wanted and could be had.
+    pub ratio: LocalRatio,
+    /// Local memory, the mean over the run.
+    pub local: Bytes,
+}
+
+/// One run at a local ratio.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlacedRun {
+    /// The run.
+    pub run: RunId,
+    /// Its input class, if one was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<ClassName>,
+    /// Numbers that describe its input.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub features: BTreeMap<String, f64>,
+    /// How long it took.
+    #[serde(rename = "latencyUs", with = "super::profile::micros")]
+    pub latency: Duration,
+    /// How its memory was placed.
+    pub placement: RunPlacement,
+}
+
+/// What is known of one local ratio, for one function and one input class.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Measured {
+    /// The ratio.
+    pub ratio: LocalRatio,
+    /// Local memory, the mean over its runs.
+    pub local: Bytes,
+    /// How long its newest runs took.
+    #[serde(rename = "latenciesUs", with = "all_micros")]
+    pub latencies: Vec<Duration>,
+}
+
+mod all_micros {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(times: &[Duration], to: S) -> Result<S::Ok, S::Error> {
+        let micros = |time: &Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        times.iter().map(micros).collect::<Vec<u64>>().serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<Duration>, D::Error> {
+        let micros = Vec::<u64>::deserialize(from)?;
+        Ok(micros.into_iter().map(Duration::from_micros).collect())
+    }
+}
