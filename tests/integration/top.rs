@@ -221,3 +221,27 @@ fn the_live_screen_obeys_keys_and_leaves_the_terminal_as_it_was() {
         }
     });
 }
+
+/// As when a connection breaks: nobody is there to press a key, and no signal may come.
+#[test]
+fn the_live_screen_ends_with_its_terminal() {
+    elastic(|c| {
+        c.up();
+        let (mut master, slave) = open_pty();
+        let cmd = c.cmd().args(["top", "--interval", "200ms"]);
+        let mut command = cmd.env("TERM", "xterm").into_inner();
+        let stdio = || Stdio::from(slave.try_clone().expect("clone"));
+        command.stdin(stdio()).stdout(stdio()).stderr(stdio());
+        let mut child = spawn_plain(&mut command);
+        drop(command);
+        drop(slave);
+        master.until("GRANT");
+        drop(master);
+        let ended = eventually(|| child.try_wait().expect("wait")).is_some();
+        if !ended {
+            let _ = child.kill();
+        }
+        let _ = child.wait();
+        assert!(ended, "it goes on without a terminal");
+    });
+}

@@ -1,8 +1,11 @@
 //! The live screen on a real terminal: set up, looked at, put back whatever happens.
 
 use std::io::{self, Stdout, stdout};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use ratatui_core::terminal::Terminal;
 use ratatui_crossterm::CrosstermBackend;
@@ -40,11 +43,11 @@ pub(super) fn run(app: &mut App, survey: &mut Survey, interval: Duration) -> Res
     loop {
         terminal.show(app, screen).map_err(fail("draw on"))?;
         let left = next.saturating_duration_since(Instant::now());
-        let has_news = event::poll(left.min(PATIENCE)).map_err(fail("read from"))?;
-        if !signals.take().is_empty() {
+        let goes_on = wait(&signals, left.min(PATIENCE)).map_err(fail("read from"))?;
+        if !goes_on || !signals.take().is_empty() {
             return Ok(());
         }
-        if has_news {
+        if event::poll(Duration::ZERO).map_err(fail("read from"))? {
             let news = event::read().map_err(fail("read from"))?;
             if let Event::Key(key) = news
                 && key.kind != KeyEventKind::Release
@@ -63,6 +66,28 @@ pub(super) fn run(app: &mut App, survey: &mut Survey, interval: Duration) -> Res
             }
         }
     }
+}
+
+/// Waits for a key, a signal, or some time. False once the terminal is gone: crossterm would read from it for ever, and
+/// notice no signal.
+fn wait(signals: &Signals, time: Duration) -> io::Result<bool> {
+    let stdin = io::stdin();
+    let mut fds = [
+        PollFd::new(stdin.as_fd(), PollFlags::POLLIN),
+        PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+    ];
+    let time = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
+    match poll(&mut fds, time) {
+        // A resize is a signal too.
+        Ok(0) | Err(Errno::EINTR) => return Ok(true),
+        Ok(_) => {}
+        Err(err) => return Err(err.into()),
+    }
+    let gone = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+    let [terminal, _] = &fds;
+    Ok(!terminal
+        .revents()
+        .is_some_and(|found| found.intersects(gone)))
 }
 
 /// The terminal, as long as it is ours.
