@@ -4,7 +4,7 @@
 //! ones merge, and get a file of ours where the main file imports a folder. Up to 2.2 it must have the version of the
 //! main file; from 2.3 on any that is not above it, and 2 is what all of them migrate.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::cri::{self, CLASS, Class, Facts, FileVersion, Release};
 use super::error::{InstallError, Result};
@@ -50,7 +50,12 @@ pub(super) fn plan(place: &Host, record: &Record) -> Result<Option<EnginePlan>> 
         systemd_cgroup: effective.systemd_cgroup,
         with_runc: false,
     };
-    let wanted = match drop_in(place, release, &facts, base.as_deref(), &found.current) {
+    let file = match &found.current {
+        // What an earlier version of containerd has led to stays where it is.
+        Some(current) if !block::is_in(current) => drop_in(main, release, &facts),
+        _ => None,
+    };
+    let wanted = match file {
         Some((path, version)) => in_file(place, record, &path, &class, version)?,
         None => in_main(place, base, &facts, class, release)?,
     };
@@ -97,22 +102,17 @@ fn dump(program: &Path, main: &Path) -> Result<Facts> {
     cri::facts(&text).map_err(|err| refused(err.text))
 }
 
-/// The file of ours that the main file imports, and its version; `None` if the main file has to be edited.
-fn drop_in(
-    place: &Host,
+/// The file of ours that a main file imports, and its version; `None` if the main file has to be edited.
+pub(super) fn drop_in(
+    main: &Path,
     release: Option<Release>,
     facts: &Facts,
-    base: Option<&str>,
-    current: &Option<String>,
-) -> Option<(std::path::PathBuf, FileVersion)> {
-    base?;
-    // What an earlier version of containerd has led to stays where it is.
-    let is_in_main = current.as_deref().is_some_and(block::is_in);
+) -> Option<(PathBuf, FileVersion)> {
     let merges = release.map_or(facts.version >= FileVersion(3), |release| release >= V2_0);
-    if is_in_main || !merges || facts.version < FileVersion(2) {
+    if !merges || facts.version < FileVersion(2) {
         return None;
     }
-    let folder = cri::drop_in_folder(&facts.imports, &place.containerd_config)?;
+    let folder = cri::drop_in_folder(&facts.imports, main)?;
     let version = match release {
         Some(release) if release >= V2_3 => FileVersion(2),
         _ => facts.version,

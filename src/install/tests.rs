@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::containerd::drop_in;
 use super::cri::{Class, FileVersion, Mistake, Release, drop_in_folder, facts};
 use super::daemon_json::{self, Runtimes};
 use super::{block, unit};
@@ -188,6 +189,48 @@ fn a_folder_of_imports_is_used_only_when_all_its_files_are_read() {
         None
     );
     assert_eq!(folder(&[]), None);
+}
+
+#[test]
+fn a_file_of_ours_has_the_version_that_each_containerd_can_merge() {
+    let main = Path::new("/etc/containerd/config.toml");
+    let import = "imports = [\"conf.d/*.toml\"]\n";
+    let version_of = |version: u32, release: Option<Release>| {
+        let text = match version {
+            1 => import.to_owned(),
+            version => format!("version = {version}\n{import}"),
+        };
+        let file = drop_in(main, release, &facts(&text).unwrap());
+        file.map(|(path, FileVersion(version))| {
+            assert_eq!(path, Path::new("/etc/containerd/conf.d/elastic-mem.toml"));
+            version
+        })
+    };
+    for (version, release, expected) in [
+        // They replace whole sections.
+        (2, Some(release(1, 6)), None),
+        (2, Some(release(1, 7)), None),
+        // They merge files of one version.
+        (2, Some(release(2, 1)), Some(2)),
+        (3, Some(release(2, 2)), Some(3)),
+        // They migrate each file, and none may be above the main file.
+        (2, Some(release(2, 3)), Some(2)),
+        (4, Some(release(2, 4)), Some(2)),
+        (1, Some(release(2, 3)), None),
+        // Version 3 is of containerd 2.
+        (3, None, Some(3)),
+        (2, None, None),
+    ] {
+        assert_eq!(
+            version_of(version, release),
+            expected,
+            "{version}, {release:?}"
+        );
+    }
+    assert_eq!(
+        drop_in(main, Some(release(2, 1)), &facts("version = 3\n").unwrap()),
+        None
+    );
 }
 
 fn runtimes(major: u32) -> Runtimes {

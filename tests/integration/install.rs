@@ -323,6 +323,7 @@ fn what_cannot_be_done_is_said_and_nothing_is_half_done() {
         &["rke2 was not found", "/var/lib/rancher/rke2"],
     );
     fails("install none docker", &["none stands for no engine"]);
+    fails("uninstall none", &["name no engine"]);
     fails("install --prefix usr", &["must be absolute"]);
     fails("install podman", &["invalid value 'podman'", "containerd"]);
     fails("install --restart", &["--destdir"]);

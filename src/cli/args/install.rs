@@ -154,6 +154,11 @@ impl Uninstall {
     }
 
     pub(in crate::cli) fn engines(&self) -> Result<Option<Vec<Engine>>, String> {
-        engines(&self.targets)
+        match engines(&self.targets)? {
+            Some(engines) if engines.is_empty() => {
+                Err("to take out the program too, name no engine".to_owned())
+            }
+            engines => Ok(engines),
+        }
     }
 }
