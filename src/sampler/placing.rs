@@ -29,8 +29,10 @@ const LATER: Duration = Duration::from_secs(5);
 const CALL: Duration = Duration::from_millis(20);
 /// What a call is sized for: pages are not all alike.
 const AIM: Duration = Duration::from_millis(10);
-/// Pages of the first call, and of the largest.
-const FIRST: usize = 16;
+/// Pages of the first call, and of the smallest: for each the kernel empties lists of all processors first, and where that
+/// takes long, fewer pages make it no shorter, only more frequent.
+const FIRST: usize = 64;
+/// And of the largest.
 const MOST: usize = 4096;
 /// Addresses that the kernel is asked about at once.
 const ASKED: usize = 16_384;
@@ -367,9 +369,9 @@ impl Task {
         let fitting = (pages as u128).saturating_mul(aim) / took;
         let fitting = usize::try_from(fitting).unwrap_or(MOST);
         // Not all at once: the first pages of a process take longer.
-        self.batch = fitting.min(self.batch.saturating_mul(2)).clamp(1, MOST);
+        self.batch = fitting.min(self.batch.saturating_mul(2)).clamp(FIRST, MOST);
         if took > CALL.as_micros() {
-            self.batch = (self.batch / 2).max(1);
+            self.batch = (self.batch / 2).max(FIRST);
         }
     }
 
@@ -571,12 +573,12 @@ mod tests {
         let Ok(mut task) = Task::new(&own, placement, None) else {
             return;
         };
-        task.size_for(16, Duration::from_millis(1));
-        assert_eq!(task.batch, 32, "at most twice as many");
-        task.size_for(32, Duration::from_millis(40));
-        assert_eq!(task.batch, 4);
-        task.size_for(1, Duration::from_secs(1));
-        assert_eq!(task.batch, 1);
+        task.size_for(64, Duration::from_millis(1));
+        assert_eq!(task.batch, 128, "at most twice as many");
+        task.size_for(512, Duration::from_millis(40));
+        assert_eq!(task.batch, 64);
+        task.size_for(64, Duration::from_secs(1));
+        assert_eq!(task.batch, FIRST, "no fewer");
         for _ in 0..20 {
             task.size_for(task.batch, Duration::from_micros(1));
         }
