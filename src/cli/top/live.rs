@@ -32,7 +32,8 @@ pub(super) fn run(app: &mut App, survey: &mut Survey, interval: Duration) -> Res
         move |err: io::Error| Failure::new(format!("{what} the terminal: {}", reason(&err)))
     };
     let mut set = SigSet::empty();
-    for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT] {
+    // SIGHUP ends this as always: the terminal is gone, and nothing is left to put back.
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
         set.add(signal);
     }
     // Otherwise the terminal would stay as it is during this.
