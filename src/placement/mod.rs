@@ -1,5 +1,5 @@
 //! Places the memory of containers: gathers what that depends on, has it decided (`policy::placement`), writes it into
-//! the configuration of a container that is being created, and keeps the interleave weights of the host ([`weights`]).
+//! the configuration of a container that is being created, and keeps the interleave weights of the host (`weights`).
 //!
 //! Nothing here stops a container: where something is missing it runs as plain, and one line says why.
 
