@@ -52,6 +52,23 @@ fn what_is_known_of_a_container_can_be_said(c: &mut Case) {
     let function = format!("{}/thumb", c.daemon.namespace);
     assert_eq!(now["function"], function);
     assert_eq!(now["class"], "small");
+    // The shim answers as the monitor does.
+    let outcome = call(&["top", "--json"]);
+    assert_eq!(outcome.code, 0, "{outcome}");
+    let view: Value = serde_json::from_str(&outcome.stdout).expect("JSON");
+    let mut rows = view["containers"].as_array().expect("a list").iter();
+    let row = rows.find(|row| row["id"] == id.as_str()).expect("its row");
+    assert_eq!(row["attended"], true, "{row}");
+    assert_eq!(row["function"], function, "{row}");
+    assert_eq!(row["mode"], "observe", "{row}");
+    assert!(row["usage"].as_u64() > Some(0), "{row}");
+    let outcome = call(&["metrics"]);
+    assert_eq!(outcome.code, 0, "{outcome}");
+    let mut figures = outcome.stdout.lines();
+    let label = format!("function=\"{function}\"");
+    let is_its_usage =
+        |line: &str| line.starts_with("elastic_mem_usage_bytes{") && line.contains(&label);
+    assert!(figures.any(is_its_usage), "{outcome}");
     c.down("a");
     assert!(!folder.exists(), "the record stays");
     let outcome = call(&["phase", &id, "end"]);

@@ -29,7 +29,7 @@ fn what_is_no_ratio_rate_or_quantile_is_refused_by_name() {
             ("--quantile", "1", "below 1"),
             ("--rate", "0", "above 0"),
             ("--runs", "0", "1..=64"),
-            ("--slo", "5", "250ms"),
+            ("--slo", "5", "500ms"),
         ] {
             let words = ["characterize", "--rootfs", "/", option, bad, "--", "true"];
             let outcome = c.cmd().args(words).output();
