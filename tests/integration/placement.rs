@@ -131,10 +131,10 @@ fn annotations_choose_a_placement_where_they_may() {
 #[test]
 fn a_placement_that_is_not_there_yet_is_refused_by_name() {
     ours_beyond_runc(|c| {
-        configured(c, "placement.policy = \"adaptive\"\n");
+        configured(c, "placement.policy = \"pond\"\n");
         c.fails(
             "config check",
-            &["placement.policy", "adaptive", "interleave=L:R"],
+            &["placement.policy", "pond", "interleave=L:R"],
         );
         configured(c, "");
         c.spec()["annotations"]["elastic-mem.io/placement"] = json!("faasmem");
