@@ -277,7 +277,10 @@ pub fn install(job: &Installation) -> Result<Report> {
     }
     // What a package or a packager puts somewhere, the package manager keeps the list of.
     let is_staged = host.destdir.is_some() && job.engines.as_ref().is_some_and(Vec::is_empty);
-    let record = earlier.unwrap_or_else(|| Record::new(host.prefix.clone()));
+    let mut record = earlier.unwrap_or_else(|| Record::new(host.prefix.clone()));
+    if !job.dry_run {
+        record.take_back_begun(host)?;
+    }
     let is_packaged = host.destdir.is_none()
         && record.entry(&host.command()).is_none()
         && packaged_prefix().as_ref() == Some(&host.prefix);
@@ -427,6 +430,7 @@ impl Run<'_> {
         {
             return Ok(());
         }
+        self.keep_earlier(all)?;
         for wanted in all {
             let folders = files::missing_folders(&self.host.here(&wanted.path));
             self.note_folders(folders);
@@ -442,12 +446,6 @@ impl Run<'_> {
             });
         }
         if !self.dry_run {
-            for wanted in all {
-                if let Some(base) = &wanted.base {
-                    let here = self.host.here(&wanted.path);
-                    files::keep(&files::backup(&here), base.as_bytes(), &here)?;
-                }
-            }
             self.write_record()?;
         }
         for (wanted, here, done) in changes {
@@ -456,6 +454,27 @@ impl Run<'_> {
             }
             self.report.done.push(done);
         }
+        Ok(())
+    }
+
+    /// Keeps the content of files as it was without us, before they are changed. What is begun is recorded first.
+    fn keep_earlier(&mut self, all: &[Wanted]) -> Result<()> {
+        let kept: Vec<(&Wanted, &String)> = all
+            .iter()
+            .filter_map(|wanted| Some((wanted, wanted.base.as_ref()?)))
+            .collect();
+        if self.dry_run || kept.is_empty() {
+            return Ok(());
+        }
+        let begun = kept.iter().map(|(wanted, _)| files::backup(&wanted.path));
+        self.record.begun = begun.collect();
+        self.write_record()?;
+        for (wanted, base) in kept {
+            let here = self.host.here(&wanted.path);
+            files::keep(&files::backup(&here), base.as_bytes(), &here)?;
+        }
+        // With the next record they are those of files that are being changed.
+        self.record.begun.clear();
         Ok(())
     }
 

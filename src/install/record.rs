@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::Part;
 use super::error::{InstallError, Result};
 use super::files;
+use super::{Host, Part};
 
 /// The version of the form.
 const VERSION: u32 = 1;
@@ -24,6 +24,9 @@ pub(super) struct Record {
     pub(super) folders: Vec<PathBuf>,
     /// Files that were made or changed.
     pub(super) files: Vec<Entry>,
+    /// Where earlier content is being kept of files that are not changed yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) begun: Vec<PathBuf>,
 }
 
 /// A file that was made or changed.
@@ -49,7 +52,19 @@ impl Record {
             prefix,
             folders: Vec::new(),
             files: Vec::new(),
+            begun: Vec::new(),
         }
+    }
+
+    /// Removes what a run that was killed had begun to keep: nothing was changed yet.
+    pub(super) fn take_back_begun(&mut self, host: &Host) -> Result<()> {
+        for path in std::mem::take(&mut self.begun) {
+            let is_kept = |entry: &Entry| entry.backup.as_ref() == Some(&path);
+            if !self.files.iter().any(is_kept) {
+                files::remove(&host.here(&path))?;
+            }
+        }
+        Ok(())
     }
 
     /// Reads a record; `None` if there is none.

@@ -51,6 +51,9 @@ pub fn uninstall(job: &Removal) -> Result<Option<Report>> {
         engines.map(|engine| engine.part()).collect()
     });
     let mut report = Report::default();
+    if !job.dry_run {
+        record.take_back_begun(host)?;
+    }
     // Engines first: they must not name a program that is gone.
     for entry in record.files.clone().into_iter().rev() {
         if parts
