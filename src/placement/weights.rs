@@ -4,10 +4,11 @@
 //! containers rely on it; the last of them gives it back when it is removed, or whatever verb comes next when they are
 //! gone without a word. Weights that somebody else has written meanwhile are theirs: they stay.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,10 @@ use crate::runtime::{RuntimeError, Status, Store, chain, write_atomic};
 const FILE: &str = "weights.json";
 /// Its flock(2) is held while the record or the weights change.
 const LOCK: &str = ".weights.lock";
+/// So long whoever holds it is waited for, and how often it is looked at. Nobody holds it for long, but one that stands
+/// still: no start of a container waits for that.
+const PATIENCE: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(2);
 /// Raised when the meaning of a field changes.
 const VERSION: u32 = 1;
 
@@ -177,7 +182,14 @@ impl Table {
             .mode(0o600)
             .open(&path)
             .map_err(|err| fail("open", err))?;
-        lock.lock().map_err(|err| fail("lock", err))?;
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Instant::now() < end => std::thread::sleep(LOOK),
+                Err(err) => return Err(fail("lock", err.into())),
+            }
+        }
         Ok(Self {
             folder: folder.to_path_buf(),
             _lock: lock,

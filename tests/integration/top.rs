@@ -228,6 +228,11 @@ fn the_live_screen_ends_with_its_terminal() {
     elastic(|c| {
         c.up();
         let (mut master, slave) = open_pty();
+        let size = TerminalSize {
+            rows: 30,
+            columns: 120,
+        };
+        set_size(slave.as_fd(), size).expect("size");
         let cmd = c.cmd().args(["top", "--interval", "200ms"]);
         let mut command = cmd.env("TERM", "xterm").into_inner();
         let stdio = || Stdio::from(slave.try_clone().expect("clone"));

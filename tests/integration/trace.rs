@@ -363,8 +363,11 @@ fn what_a_killed_command_left_is_removed_by_the_next() {
                 "touch /flag/up; sleep 1000",
             ])
             .spawn();
-        eventually(|| flag.join("up").exists().then_some(())).expect("a run");
+        let is_up = eventually(|| flag.join("up").exists().then_some(())).is_some();
         running.child.kill().expect("kill");
+        if !is_up {
+            panic!("no run: {}", running.wait());
+        }
         running.child.wait().expect("wait");
         let left = place.left();
         assert_eq!(left.len(), 1, "{left:?}");
