@@ -9,5 +9,6 @@ pub mod learn;
 pub mod pareto;
 pub mod placement;
 pub mod plan;
+mod reasons;
 pub mod settings;
 pub mod step;

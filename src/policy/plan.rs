@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use super::learn::{LEAST_RUNS, choose, trusted};
 use super::settings::FunctionSettings;
 use super::step::{largest_of, pad_of};
-use crate::model::plan::{Clock, Forecast, Margins, Plan, Reason};
+use crate::model::plan::{Clock, Forecast, Margins, Plan};
 use crate::model::profile::{ClassProfile, Hull, Hulls, Profile};
 use crate::model::{Bytes, ClassName, Mode, Origin, Setting};
+use crate::policy::reasons::Reasons;
 
 /// What the plan of a container depends on.
 #[derive(Debug, Clone)]
@@ -257,26 +258,7 @@ fn from<T>(setting: &Setting<T>) -> String {
     setting.origin.to_string()
 }
 
-/// Reasons that were given so far.
-#[derive(Debug, Default)]
-struct Reasons(Vec<Reason>);
-
 impl Reasons {
-    fn add(
-        &mut self,
-        what: &'static str,
-        value: impl std::fmt::Display,
-        because: String,
-        change: &str,
-    ) {
-        self.0.push(Reason {
-            what: what.into(),
-            value: value.to_string(),
-            because,
-            change: change.to_owned(),
-        });
-    }
-
     fn class(
         &mut self,
         request: &Request<'_>,

@@ -17,8 +17,8 @@ use crate::model::nodes::{Layout, NodeSet, Weights};
 use crate::model::placement::{
     LocalRatio, Means, MemoryPolicy, Placement, PlacementPolicy, PolicyFlag, PolicyMode,
 };
-use crate::model::plan::Reason;
 use crate::model::{Bytes, Setting};
+use crate::policy::reasons::Reasons;
 
 /// A ratio is given by allocation when the weights give it to so many ten-thousandths.
 pub const TOLERANCE: u16 = 150;
@@ -239,26 +239,7 @@ fn preferred(nodes: &NodeSet) -> MemoryPolicy {
     }
 }
 
-/// Reasons that were given so far.
-#[derive(Debug, Default)]
-struct Reasons(Vec<Reason>);
-
 impl Reasons {
-    fn add(
-        &mut self,
-        what: &'static str,
-        value: impl std::fmt::Display,
-        because: String,
-        change: &str,
-    ) {
-        self.0.push(Reason {
-            what: what.into(),
-            value: value.to_string(),
-            because,
-            change: change.to_owned(),
-        });
-    }
-
     fn policy(&mut self, placement: &Placement, because: &str) {
         let Some(policy) = &placement.policy else {
             return;
