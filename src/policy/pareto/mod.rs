@@ -156,11 +156,7 @@ pub struct Choice {
 }
 
 /// What is known of each ratio of one function and one input class, in the same order: from remote to local.
-///
-/// A run is not slower for having more of its memory local: a bound that holds for a lower ratio holds for a higher one
-/// too, and the smaller of the two counts.
 pub fn points(measured: &[Measured], slo: &Slo, rules: &Rules) -> Vec<Point> {
-    let mut least: Option<Duration> = None;
     let mut points = Vec::with_capacity(measured.len());
     for one in measured {
         let latencies = &one.latencies;
@@ -168,8 +164,6 @@ pub fn points(measured: &[Measured], slo: &Slo, rules: &Rules) -> Vec<Point> {
         let Some(mean) = latencies.iter().sum::<Duration>().checked_div(count) else {
             continue;
         };
-        let own = upper_bound(latencies, slo.quantile, rules.confidence);
-        least = [own, least].into_iter().flatten().min();
         let instances = match rules.rate {
             Some(rate) => (rate * mean.as_secs_f64()).max(1.0),
             None => mean.as_secs_f64(),
@@ -179,7 +173,7 @@ pub fn points(measured: &[Measured], slo: &Slo, rules: &Rules) -> Vec<Point> {
             runs: latencies.len(),
             over: latencies.iter().filter(|l| **l > slo.latency).count(),
             mean,
-            bound: least,
+            bound: upper_bound(latencies, slo.quantile, rules.confidence),
             local: one.local,
             instances,
         });

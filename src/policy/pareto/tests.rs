@@ -105,6 +105,19 @@ fn a_bound_that_cannot_be_kept_is_met_as_well_as_it_can_be() {
     assert_eq!(choice.why, Why::CannotBeMet { best });
 }
 
+/// What was measured counts, also where it is not what one would expect.
+#[test]
+fn each_ratio_is_judged_by_its_own_runs() {
+    let seen = outcomes(&[(0, 30, 130, 0), (50, 30, 150, 100), (100, 30, 100, 200)]);
+    let points = points(&seen, &SLO, &Rules::default());
+    let bounds: Vec<Duration> = points.iter().filter_map(|point| point.bound).collect();
+    assert_eq!(bounds, [135, 155, 105].map(Duration::from_millis));
+    assert_eq!(
+        choose(&seen, &SLO, &Rules::default()).ratio,
+        LocalRatio::LOCAL
+    );
+}
+
 /// The pitfall of the talk: what one instance saves, the others cost.
 #[test]
 fn slower_functions_need_more_instances() {
