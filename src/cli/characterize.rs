@@ -189,8 +189,11 @@ impl Sweep<'_> {
                     ),
                 });
             }
-            let outcome = series.outcomes.first();
-            self.take(function, outcome, *ratio)?;
+            let taken = self.take(function, series.outcomes.first(), *ratio);
+            if taken.is_err() {
+                bar.finish_and_clear();
+                return taken;
+            }
             bar.inc(1);
         }
         bar.finish_and_clear();

@@ -211,8 +211,8 @@ impl Profile {
     /// Raised when the meaning of a field changes.
     pub const VERSION: u32 = 1;
 
-    /// What is known of local ratios for an input: of the given class if there are such runs, else of the class by its
-    /// features, else of all runs.
+    /// What is known of local ratios for an input: of the given class, else of the class by its features; of all runs
+    /// only where it has neither. Other inputs may take another time.
     pub fn placed_runs(
         &self,
         class: Option<&ClassName>,
@@ -221,13 +221,11 @@ impl Profile {
         let by_features = || {
             let bins = self.bins.as_ref()?;
             let value = features.get(&bins.feature).filter(|v| v.is_finite())?;
-            self.placed.get(&bins.class(*value).ok()?)
+            bins.class(*value).ok()
         };
-        class
-            .and_then(|class| self.placed.get(class))
-            .or_else(by_features)
-            .or_else(|| self.placed.get(&ClassName::all()))
-            .map(Vec::as_slice)
+        let class = class.cloned().or_else(by_features);
+        let class = class.unwrap_or_else(ClassName::all);
+        self.placed.get(&class).map(Vec::as_slice)
     }
 }
 
@@ -277,6 +275,45 @@ mod micros_option {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runs_of_other_inputs_say_nothing_of_a_ratio() {
+        let measured = |local| {
+            vec![Measured {
+                local: Bytes::new(local),
+                ..Measured::default()
+            }]
+        };
+        let class = |name: &str| -> ClassName { name.parse().unwrap() };
+        let profile = Profile {
+            version: Profile::VERSION,
+            function: "n/f".parse().unwrap(),
+            bins: Some(InputBins {
+                feature: "pixels".to_owned(),
+                edges: vec![100.0],
+                false_positives: 0.0,
+                relative_cost: 0.5,
+            }),
+            classes: BTreeMap::new(),
+            placed: [
+                (class("*"), measured(1)),
+                (class("c"), measured(2)),
+                (class("pixels<=100"), measured(3)),
+            ]
+            .into(),
+        };
+        let of = |given: Option<&str>, pixels: Option<f64>| {
+            let features = pixels.map(|pixels| ("pixels".to_owned(), pixels));
+            let found =
+                profile.placed_runs(given.map(class).as_ref(), &features.into_iter().collect());
+            found.map(|found| found[0].local.get())
+        };
+        assert_eq!(of(None, None), Some(1));
+        assert_eq!(of(Some("c"), Some(5.0)), Some(2));
+        assert_eq!(of(None, Some(5.0)), Some(3));
+        assert_eq!(of(None, Some(500.0)), None);
+        assert_eq!(of(Some("d"), Some(5.0)), None);
+    }
 
     #[test]
     fn a_value_on_an_edge_belongs_below_it() {
