@@ -116,9 +116,12 @@ pub(super) fn run(args: &args::Characterize, around: Surroundings) -> Result<(),
     if let Some(path) = &args.plot
         && !points.is_empty()
     {
-        let note = match &choice {
-            Some(choice) => format!("local ratio {}: {}", choice.ratio, choice.why),
-            None => "no latency bound is given".to_owned(),
+        let note = match (&choice, slo) {
+            (Some(choice), Some(slo)) => {
+                let ratio = choice.ratio;
+                format!("local ratio {ratio} is chosen for {quantile} of runs within {slo:?}")
+            }
+            _ => "no latency bound is given".to_owned(),
         };
         let chosen = choice.as_ref().map(|choice| f64::from(choice.ratio));
         let title = format!("{} by local ratio", function.key());
