@@ -18,7 +18,7 @@ use elastic_mem::model::plan::Plan;
 use elastic_mem::model::profile::{BinWidth, Digest};
 use elastic_mem::model::trace::Trace;
 use elastic_mem::model::{Bytes, MemoryLimit, Mode, Origin, Setting};
-use elastic_mem::policy::learn::{Digests, Rules, digest, learn};
+use elastic_mem::policy::learn::{Digests, LEAST_RUNS, Rules, digest, learn};
 use elastic_mem::policy::plan::{Request, plan};
 use elastic_mem::policy::step::{Guard, Look};
 use random::Random;
@@ -29,7 +29,7 @@ const STOCK: f64 = 64.0 * 4096.0;
 /// A page is filled so fast at most, in bytes a microsecond: between two samples usage rises as late as it can.
 const FASTEST: f64 = 3.0 * MIB / 1000.0;
 /// Every run is replayed so often with other luck.
-const TIMES: u32 = 5;
+const TIMES: u32 = 15;
 
 /// How late the sampler's thread runs: quantiles of the delay, in microseconds.
 struct Lateness {
@@ -207,6 +207,15 @@ impl Run {
     }
 }
 
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "memory is neither negative nor 8 PiB"
+)]
+fn bytes(value: f64) -> Bytes {
+    Bytes::new(value as u64)
+}
+
 fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
@@ -318,9 +327,9 @@ fn follow(run: &Run, plan: &Plan, version: u8, lateness: &Lateness, seed: u64) -
         let (wait, idle) = pace.next(&now, version);
         guard.look(&Look {
             at: duration(at),
-            usage: Bytes::new(now.usage.max(0.0) as u64),
+            usage: bytes(now.usage),
             cpu: Some(duration(now.cpu)),
-            file: Some(Bytes::new(now.file as u64)),
+            file: Some(bytes(now.file)),
             idle,
             ..Look::default()
         });
@@ -379,11 +388,59 @@ fn median(mut distances: Vec<(f64, f64)>) -> f64 {
     middle.map_or(0.0, |(distance, _)| *distance)
 }
 
-/// What became of all runs of a function.
+/// What became of all runs of a function with one version of cgroups and one kind of luck.
+#[derive(Default)]
+struct Case {
+    granted: f64,
+    used: f64,
+    slack: f64,
+    met: u32,
+    distances: Vec<(f64, f64)>,
+}
+
+const CASES: [(u8, &Lateness); 4] = [(1, &QUIET), (1, &LOADED), (2, &QUIET), (2, &LOADED)];
+
+/// Follows every run by what the others have taught.
+fn follow_all(runs: &[Run], version: u8, lateness: &Lateness) -> Result<Case, Box<dyn Error>> {
+    let mut case = Case {
+        slack: f64::INFINITY,
+        ..Case::default()
+    };
+    let mut seed = 0;
+    for (number, run) in runs.iter().enumerate() {
+        let others = runs.iter().enumerate();
+        let others: Vec<&Run> = others
+            .filter_map(|(other, run)| (other != number).then_some(run))
+            .collect();
+        let plan = plan_of(run, &others, version)?;
+        for _ in 0..TIMES {
+            seed += 1;
+            let outcome = follow(run, &plan, version, lateness, seed);
+            case.granted += outcome.granted;
+            case.used += outcome.used;
+            case.slack = outcome.slack.min(case.slack);
+            case.met += outcome.met;
+            case.distances.extend(outcome.distances);
+        }
+    }
+    Ok(case)
+}
+
+/// A line of the table, and what means are made of.
 struct Row {
     seconds: f64,
     peak: f64,
-    ratio: f64,
+    foreseen: f64,
+    ratios: Vec<f64>,
+    met: Vec<u32>,
+}
+
+type Belongs = fn(&Row) -> bool;
+
+impl Row {
+    fn is_big(&self) -> bool {
+        self.peak > 100.0 * MIB
+    }
 }
 
 fn judge(name: &str, runs: &[Run]) -> Result<Row, Box<dyn Error>> {
@@ -391,59 +448,76 @@ fn judge(name: &str, runs: &[Run]) -> Result<Row, Box<dyn Error>> {
     let mean = |value: &dyn Fn(&Run) -> f64| runs.iter().map(value).sum::<f64>() / count;
     let used = mean(&Run::used);
     let seconds = mean(&Run::end) / 1e6;
-    let peak = runs.iter().map(|run| run.digest.usage_peak.get() as f64);
-    let peak = peak.fold(0.0, f64::max);
-    let burst = runs.iter().filter_map(|run| run.digest.burst);
-    let burst = burst.max().unwrap_or_default().get() as f64;
-    let mut ratios = Vec::new();
-    let mut distances = Vec::new();
-    let mut cells = String::new();
-    let mut trusted = 0;
-    for (version, lateness) in [(1, &QUIET), (1, &LOADED), (2, &QUIET), (2, &LOADED)] {
-        let (mut granted, mut used, mut slack, mut met, mut seed) = (0.0, 0.0, f64::INFINITY, 0, 0);
-        for (number, run) in runs.iter().enumerate() {
-            let others = runs.iter().enumerate();
-            let others: Vec<&Run> = others
-                .filter_map(|(other, run)| (other != number).then_some(run))
-                .collect();
-            let plan = plan_of(run, &others, version)?;
-            trusted += u32::from(plan.forecast.as_ref().is_some_and(|f| f.trusted));
-            for _ in 0..TIMES {
-                seed += 1;
-                let outcome = follow(run, &plan, version, lateness, seed);
-                granted += outcome.granted;
-                used += outcome.used;
-                slack = outcome.slack.min(slack);
-                met += outcome.met;
-                if version == 1 && lateness.name == QUIET.name {
-                    distances.extend(outcome.distances);
-                }
-            }
-        }
-        ratios.push(granted / used);
-        cells += &format!(" |{:6.2}{:7.1}{met:4}", granted / used, slack / MIB);
-    }
+    let peaks = runs.iter().map(|run| run.digest.usage_peak.get() as f64);
+    let peak = peaks.fold(0.0, f64::max);
+    let bursts = runs.iter().filter_map(|run| run.digest.burst);
+    let burst = bursts.max().unwrap_or_default().get() as f64;
     let foreseen = |reaction: f64, distance: f64| {
         mean(&|run: &Run| run.foreseen(reaction, distance * MIB)) / used
     };
-    println!(
-        "{name:<18}{:3}{seconds:6.2}{:7.0}{:6.0}{:6.0}{:3}{:7.2}{:6.2}{:6.2}{:6.2}{:7.1}{cells}",
+    let row = format!(
+        "{name:<18}{:4}{seconds:7.2}{:6.0}{:6.0}{:6.0}{:7.2}{:6.2}{:6.2}{:6.2}",
         runs.len(),
         peak / MIB,
         used / seconds / 1e6 / MIB,
         burst / MIB,
-        trusted / 4,
         peak * seconds * 1e6 / used,
         foreseen(0.0, 8.0),
         foreseen(4_000.0, 8.0),
         foreseen(4_000.0, 4.0),
-        median(distances) / MIB,
     );
+    let mut cells = String::new();
+    let (mut ratios, mut met) = (Vec::new(), Vec::new());
+    for (version, lateness) in CASES {
+        let case = follow_all(runs, version, lateness)?;
+        let ratio = case.granted / case.used;
+        let distance = median(case.distances) / MIB;
+        cells += &format!(
+            " |{ratio:6.2}{distance:6.1}{:6.1}{:4}",
+            case.slack / MIB,
+            case.met
+        );
+        ratios.push(ratio);
+        met.push(case.met);
+    }
+    println!("{row}{cells}");
     Ok(Row {
         seconds,
         peak,
-        ratio: ratios.first().copied().unwrap_or_default(),
+        foreseen: foreseen(4_000.0, 8.0),
+        ratios,
+        met,
     })
+}
+
+fn geometric_mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (mut sum, mut count) = (0.0, 0.0);
+    for value in values {
+        sum += value.ln();
+        count += 1.0;
+    }
+    f64::exp(sum / count)
+}
+
+fn print_head() {
+    let cases = CASES.map(|(version, lateness)| format!("v{version}, {}", lateness.name));
+    let cases = cases.map(|case| format!(" | {case:<21}")).concat();
+    let line = format!("{:60}foreseen{:10}{cases}", "", "");
+    println!("{}", line.trim_end());
+    println!(
+        "{:<18}{:>4}{:>7}{:>6}{:>6}{:>6}{:>7}{:>6}{:>6}{:>6}{}",
+        "function",
+        "runs",
+        "s",
+        "peak",
+        "mean",
+        "burst",
+        "exact",
+        "8",
+        "4ms 8",
+        "4ms 4",
+        " | ratio  dist  left met".repeat(CASES.len())
+    );
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -455,66 +529,59 @@ fn main() -> Result<(), Box<dyn Error>> {
     for folder in &folders {
         collect(Path::new(folder), &mut functions)?;
     }
-    println!(
-        "{:<18}{:3}{:>6}{:>7}{:>6}{:>6}{:>3}  foreseen, pad MiB  median | {:<17}| {:<17}| {:<17}| {:<16}",
-        "function",
-        "",
-        "s",
-        "peak",
-        "mean",
-        "burst",
-        "T",
-        "v1 quiet",
-        "v1 loaded",
-        "v2 quiet",
-        "v2 loaded"
-    );
-    println!(
-        "{:49}{:>7}{:>6}{:>6}{:>6}{:>7}{}",
-        "",
-        "exact",
-        "8",
-        "4ms 8",
-        "4ms 4",
-        "dist",
-        " | ratio   left met".repeat(4)
-    );
-    let mut rows = Vec::new();
-    for (name, runs) in &functions {
-        if runs.len() > 3 {
-            rows.push(judge(name, runs)?);
-        }
+    // One to be followed, and those that make a profile.
+    functions.retain(|_, runs| u32::try_from(runs.len()).is_ok_and(|runs| runs > LEAST_RUNS));
+    if functions.is_empty() {
+        let folders = folders.join(" or ");
+        return Err(format!(
+            "no function has {} complete runs below {folders}",
+            LEAST_RUNS + 1
+        )
+        .into());
     }
-    let groups: [(&str, &dyn Fn(&Row) -> bool); 3] = [
-        ("over 0.8 s and 100 MB", &|row| {
-            row.seconds > 0.8 && row.peak > 100.0 * MIB
+    print_head();
+    let rows: Vec<Row> = functions
+        .iter()
+        .map(|(name, runs)| judge(name, runs))
+        .collect::<Result<_, _>>()?;
+    let groups: [(&str, Belongs); 3] = [
+        ("over 0.8 s and 100 MB", |row| {
+            row.is_big() && row.seconds > 0.8
         }),
-        ("over 100 MB", &|row| row.peak > 100.0 * MIB),
-        ("small", &|row| row.peak <= 100.0 * MIB),
+        ("over 100 MB", Row::is_big),
+        ("small", |row| !row.is_big()),
     ];
     for (name, belongs) in groups {
-        let of: Vec<f64> = rows
-            .iter()
-            .filter(|row| belongs(row))
-            .map(|row| row.ratio.ln())
-            .collect();
-        let mean = of.iter().sum::<f64>() / of.len() as f64;
-        println!("{name} ({}): {:.3}", of.len(), mean.exp());
+        let of: Vec<&Row> = rows.iter().filter(|row| belongs(row)).collect();
+        if of.is_empty() {
+            continue;
+        }
+        let name = format!("{name} ({})", of.len());
+        let foreseen = geometric_mean(of.iter().map(|row| row.foreseen));
+        let mut line = format!("{name:<60}{foreseen:12.2}{:6}", "");
+        for (number, _) in CASES.iter().enumerate() {
+            let ratios = of.iter().filter_map(|row| row.ratios.get(number));
+            let met: u32 = of.iter().filter_map(|row| row.met.get(number)).sum();
+            line += &format!(" |{:6.2}{:12}{met:4}", geometric_mean(ratios.copied()), "");
+        }
+        println!("{line}");
     }
     Ok(())
 }
 
 fn collect(path: &Path, functions: &mut BTreeMap<String, Vec<Run>>) -> Result<(), Box<dyn Error>> {
+    let failed = |err: Box<dyn Error>| format!("{}: {err}", path.display());
     if path.is_dir() {
-        let mut entries: Vec<_> = std::fs::read_dir(path)?
+        let entries = std::fs::read_dir(path).map_err(|err| failed(err.into()))?;
+        let mut entries: Vec<_> = entries
             .map(|entry| entry.map(|entry| entry.path()))
             .collect::<Result<_, _>>()?;
         entries.sort();
         for entry in entries {
             collect(&entry, functions)?;
         }
-    } else if path.extension().is_some_and(|end| end == "csv")
-        && let Some((name, run)) = Run::read(path)?
+    } else if path.extension().is_none_or(|end| end == "csv")
+        && let Some((name, run)) = Run::read(path).map_err(failed)?
     {
         functions.entry(name).or_default().push(run);
     }
