@@ -355,7 +355,7 @@ mod tests {
         assert_eq!(value("floor"), "3MiB");
         assert_eq!(value("lead"), "2ms");
         assert_eq!(value("pad"), "2MiB");
-        assert_eq!(value("settle"), "50ms");
+        assert_eq!(value("settle"), "20ms");
         assert_eq!(of(&config, "default/thumb12").mode.value, Mode::Observe);
         assert_eq!(of(&config, "other/thumb1").mode.value, Mode::Off);
         assert_eq!(

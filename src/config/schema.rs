@@ -262,7 +262,7 @@ impl Default for Config {
             memory_step: Setting::default(DEFAULT_STEP),
             memory_pad: Setting::default(DEFAULT_PAD),
             memory_lead: Setting::default(Duration::from_millis(20)),
-            memory_settle: Setting::default(Duration::from_millis(50)),
+            memory_settle: Setting::default(Duration::from_millis(20)),
             memory_hold: Setting::default(Duration::from_secs(10)),
             memory_keep_alive: Setting::default(true),
             memory_priority: Setting::default(Priority::Normal),
