@@ -15,6 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use super::context::Context;
+use super::placement::LocalRatio;
 use super::{Bytes, MemoryLimit, MemoryTime};
 
 /// The first line.
@@ -44,7 +45,8 @@ pub const COLUMNS: [&str; 14] = [
 ];
 
 /// A part of the life of a function instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// The environment is set up.
     Init,
@@ -127,6 +129,36 @@ pub struct End {
     /// How many processes the OOM killer ended.
     #[serde(default)]
     pub oom_kills: u64,
+    /// What its requests were seen to do with its memory.
+    #[serde(flatten)]
+    pub seen: Seen,
+}
+
+/// What the requests of a run were seen to do with its memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Seen {
+    /// The share of its anonymous memory that they touched: as much of it has to be local.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub touched: Option<LocalRatio>,
+    /// 99 of 100 of the rests between them were no longer.
+    #[serde(
+        rename = "restsUs",
+        with = "super::profile::micros_option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub rests: Option<Duration>,
+}
+
+impl Seen {
+    /// What holds for both: the larger of each.
+    #[must_use]
+    pub fn merge(self, other: Self) -> Self {
+        Self {
+            touched: self.touched.max(other.touched),
+            rests: self.rests.max(other.rests),
+        }
+    }
 }
 
 /// One run.

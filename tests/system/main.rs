@@ -32,6 +32,7 @@ mod devices;
 #[path = "../integration/grants.rs"]
 mod grants;
 mod lever;
+mod life;
 mod machine;
 mod nodes;
 mod placement;

@@ -19,7 +19,7 @@ const HUGE: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
 const LEASE: &str = "/run/elastic-mem/weights.json";
 
 /// The settings of the machine, as they were before the test.
-struct Host {
+pub struct Host {
     huge: String,
     weights: Vec<(PathBuf, String)>,
     _turn: std::sync::MutexGuard<'static, ()>,
@@ -48,7 +48,7 @@ fn set_weights(weights: &[(PathBuf, String)]) {
 
 impl Host {
     /// Without huge pages: ratios are exact to the page.
-    fn new() -> Option<Self> {
+    pub fn new() -> Option<Self> {
         static TURN: Mutex<()> = Mutex::new(());
         far_node()?;
         if !Path::new(WEIGHTS).exists() {
@@ -111,7 +111,7 @@ fn hold_while(c: &mut Case, mib: u64, ratio: f64, own: bool, after: impl Fn(&Cas
 }
 
 /// Whoever looks after the container.
-fn monitor(c: &Case) -> i32 {
+pub fn monitor(c: &Case) -> i32 {
     let states = fs::read_dir("/run/elastic-mem").expect("records").flatten();
     let path = states
         .map(|entry| entry.path().join(c.id()).join("state.json"))
@@ -139,7 +139,7 @@ fn is_near(c: &Case, ratio: f64, points: f64) -> bool {
     (local(c) - ratio * 100.0).abs() <= points
 }
 
-fn placement(c: &Case) -> Value {
+pub fn placement(c: &Case) -> Value {
     let outcome = c.call("placement --json ID");
     assert_eq!(outcome.code, 0, "{outcome}");
     serde_json::from_str(&outcome.stdout).expect("JSON")
