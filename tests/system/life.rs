@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::common::wait_until;
 use crate::harness::{Case, Outcome, eventually, ours_beyond_runc, processes};
-use crate::machine::{MIB, anon_on, far_node, far_nodes};
+use crate::machine::{MIB, anon_on, far_nodes};
 use crate::placement::{Host, monitor, placement};
 
 const FUNCTION: &str = "mkfifo /dev/shm/requests; \
