@@ -1,9 +1,11 @@
 // Functions that do one thing only, for the figures that are about the sampler.
 //
-// usage: load grow SECONDS | work SECONDS | spike
+// usage: load grow SECONDS | work SECONDS | nap SECONDS | spike
 //
 // grow touches 1 MiB more every 3 ms, and begins anew after 64 MiB; work uses 0.5 % of a processor, in parts of 25 us;
-// spike rests, holds 32 MiB for 5 ms, and rests again.
+// nap wakes up every 2 ms and does nothing; spike rests, holds 32 MiB for 5 ms, and rests again.
+#define _GNU_SOURCE
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -44,6 +46,10 @@ int main(int count, char **args) {
             }
             usleep(5000);
         }
+    } else if (!strcmp(args[1], "nap")) {
+        // As the sampler waits. 50 us are the slack of timers, which come later by that.
+        while (now() < end)
+            ppoll(NULL, 0, &(struct timespec){.tv_nsec = 1950000}, NULL);
     } else if (!strcmp(args[1], "spike")) {
         usleep(300000);
         char *memory = hold(32 * mib);

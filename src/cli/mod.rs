@@ -358,7 +358,7 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
         Verb::Profile(verb) => return profile::run(&verb, config),
         Verb::Trace(verb) => trace::run(&verb, around(args.config))?,
         Verb::Characterize(verb) => characterize::run(&verb, around(args.config))?,
-        Verb::Plot(verb) => plot::run(&verb)?,
+        Verb::Plot(verb) => plot::run(&verb, config)?,
         Verb::Metrics(verb) => metrics::run(&verb)?,
         Verb::Report(verb) => report::run(&verb, config)?,
         Verb::Top(verb) => top::run(&verb)?,

@@ -1,57 +1,69 @@
-//! `plot`: reads traces, has them digested, draws.
+//! `plot`: reads traces from files or from the store, has them digested, draws.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::args::{PlotFiles, PlotHull, PlotInputs, PlotKind, PlotRun};
-use super::{Failure, args, picture};
+use super::{Failure, args, profile};
+use crate::config::Config;
 use crate::cost::{Catalog, Month};
 use crate::kernel::reason;
-use crate::model::ClassName;
 use crate::model::profile::{BinWidth, Digest, Hull};
 use crate::model::trace::{Step, Trace};
+use crate::model::{ClassName, FunctionKey};
 use crate::plot::{self, Bin, Figure, HullPicture, Input, Memory, ProviderSteps, Shape};
 use crate::policy::learn::{self, Buffer, Digests, Rules, barrel};
+use crate::profile::Store;
 
 /// How much earlier than needed memory is given, when nobody says.
 const LEAD: Duration = Duration::from_millis(20);
 
-/// A trace with the file that it is from, and what is kept of it.
+/// A trace, where it is from, and what is kept of it.
 struct Run {
-    path: PathBuf,
+    origin: String,
     trace: Trace,
     digest: Digest,
 }
 
-pub(super) fn run(args: &args::Plot) -> Result<(), Failure> {
-    let (mut figure, target) = match &args.kind {
-        PlotKind::Hull(args) => (hull(args)?, &args.files.target),
-        PlotKind::Shapes(args) => (shapes(args)?, &args.target),
-        PlotKind::Classes(args) => (classes(args)?, &args.target),
-        PlotKind::Inputs(args) => (inputs(args)?, &args.files.target),
-        PlotKind::Run(args) => (one_run(args)?, &args.target),
+pub(super) fn run(args: &args::Plot, config: &Config) -> Result<(), Failure> {
+    let store = Store::new(&config.profile_folder.value, config.keep_traces.value);
+    picture(&args.kind, &store)
+}
+
+fn picture(kind: &PlotKind, store: &Store) -> Result<(), Failure> {
+    let (mut figure, target) = match kind {
+        PlotKind::Hull(args) => (hull(args, store)?, &args.files.target),
+        PlotKind::Shapes(args) => (shapes(args, store)?, &args.target),
+        PlotKind::Classes(args) => (classes(args, store)?, &args.target),
+        PlotKind::Inputs(args) => (inputs(args, store)?, &args.files.target),
+        PlotKind::Run(args) => (one_run(args, store)?, &args.target),
     };
     if let Some(title) = &target.title {
         figure.retitle(title);
     }
-    picture::show(&figure, target)
+    super::picture::show(&figure, target)
 }
 
 /// Draws one trace, or the hull of several, into a file, as `plot` does when it is told nothing else.
-pub(super) fn draw(mut traces: Vec<PathBuf>, file: &Path) -> Result<(), Failure> {
+pub(super) fn draw(mut traces: Vec<PathBuf>, file: &Path, store: &Store) -> Result<(), Failure> {
     let target = args::Target {
         output: Some(file.to_owned()),
         ..args::Target::default()
     };
     let kind = match (traces.pop(), traces.is_empty()) {
         (None, _) => return Err(Failure::new("nothing was measured that could be drawn")),
-        (Some(trace), true) => PlotKind::Run(PlotRun { trace, target }),
+        (Some(trace), true) => PlotKind::Run(PlotRun {
+            trace: Some(trace),
+            function: None,
+            target,
+        }),
         (Some(last), false) => {
             traces.push(last);
             PlotKind::Hull(PlotHull {
                 files: PlotFiles {
                     traces,
+                    function: Vec::new(),
                     memory: Memory::Held,
                     target,
                 },
@@ -63,7 +75,7 @@ pub(super) fn draw(mut traces: Vec<PathBuf>, file: &Path) -> Result<(), Failure>
             })
         }
     };
-    run(&args::Plot { kind })
+    picture(&kind, store)
 }
 
 /// Reads a trace that has samples.
@@ -74,20 +86,49 @@ pub(super) fn read_trace(path: &Path) -> Result<Trace, Failure> {
         .map_err(|err| Failure::new(format!("{}: {err}", path.display())))
 }
 
+/// The traces that are kept of a function, the oldest first, with the names of their runs.
+fn kept(function: &FunctionKey, store: &Store) -> Result<Vec<(String, Trace)>, Failure> {
+    let traces = profile::known(store, function, store.traces(function))?;
+    if traces.is_empty() {
+        return Err(Failure::new(format!(
+            "no trace of {function} is kept in {} (profile.keep-traces says how many are)",
+            store.root().display()
+        )));
+    }
+    traces
+        .into_iter()
+        .map(|(run, text)| {
+            let origin = format!("run {run}");
+            let trace = text.parse();
+            let trace = trace.map_err(|err| Failure::new(format!("{origin}: {err}")))?;
+            Ok((origin, trace))
+        })
+        .collect()
+}
+
 impl Run {
-    fn read(path: &Path, width: BinWidth) -> Result<Self, Failure> {
-        let trace = read_trace(path)?;
-        let digest = learn::digest(&trace, width)
-            .map_err(|err| Failure::new(format!("{}: {err}", path.display())))?;
+    fn new(origin: String, trace: Trace, width: BinWidth) -> Result<Self, Failure> {
+        let digest =
+            learn::digest(&trace, width).map_err(|err| Failure::new(format!("{origin}: {err}")))?;
         Ok(Self {
-            path: path.to_owned(),
+            origin,
             trace,
             digest,
         })
     }
 
-    fn all(paths: &[PathBuf], width: BinWidth) -> Result<Vec<Self>, Failure> {
-        paths.iter().map(|path| Self::read(path, width)).collect()
+    fn all(files: &PlotFiles, store: &Store, width: BinWidth) -> Result<Vec<Self>, Failure> {
+        let mut runs = Vec::new();
+        for path in &files.traces {
+            let trace = read_trace(path)?;
+            runs.push(Self::new(path.display().to_string(), trace, width)?);
+        }
+        for function in &files.function {
+            for (origin, trace) in kept(function, store)? {
+                runs.push(Self::new(origin, trace, width)?);
+            }
+        }
+        Ok(runs)
     }
 
     fn function(&self) -> Option<&str> {
@@ -98,7 +139,7 @@ impl Run {
     fn steps(&self, memory: Memory) -> Result<Vec<Step>, Failure> {
         memory
             .steps(&self.trace)
-            .map_err(|err| Failure::new(format!("{}: {err}", self.path.display())))
+            .map_err(|err| Failure::new(format!("{}: {err}", self.origin)))
     }
 
     fn hull(&self, memory: Memory) -> &Hull {
@@ -120,8 +161,7 @@ fn function(runs: &[Run]) -> Result<String, Failure> {
             Some((first, name)) if name != function => {
                 return Err(Failure::new(format!(
                     "{} is of {name}, {} of {function}: this picture is of one function (`plot shapes` draws several)",
-                    first.path.display(),
-                    run.path.display(),
+                    first.origin, run.origin,
                 )));
             }
             _ => known = Some((run, function)),
@@ -141,9 +181,9 @@ fn hull_of(runs: &[&Run], memory: Memory) -> Hull {
         .unwrap_or_default()
 }
 
-fn hull(args: &PlotHull) -> Result<Figure, Failure> {
+fn hull(args: &PlotHull, store: &Store) -> Result<Figure, Failure> {
     let memory = args.files.memory;
-    let runs = Run::all(&args.files.traces, args.bin)?;
+    let runs = Run::all(&args.files, store, args.bin)?;
     let steps: Result<Vec<_>, _> = runs.iter().map(|run| run.steps(memory)).collect();
     let hull = hull_of(&runs.iter().collect::<Vec<_>>(), memory);
     let buffer = Buffer {
@@ -212,11 +252,11 @@ fn shapes_of(groups: BTreeMap<String, Vec<&Run>>, memory: Memory) -> Result<Vec<
     groups.into_iter().map(shape).collect()
 }
 
-fn shapes(args: &PlotFiles) -> Result<Figure, Failure> {
-    let runs = Run::all(&args.traces, BinWidth::default())?;
+fn shapes(args: &PlotFiles, store: &Store) -> Result<Figure, Failure> {
+    let runs = Run::all(args, store, BinWidth::default())?;
     let groups = grouped(&runs, |run| match run.function() {
         Some(function) => function.to_owned(),
-        None => run.path.display().to_string(),
+        None => run.origin.clone(),
     });
     Ok(plot::shapes(args.memory, &shapes_of(groups, args.memory)?))
 }
@@ -229,15 +269,15 @@ fn class(run: &Run) -> String {
         .to_string()
 }
 
-fn classes(args: &PlotFiles) -> Result<Figure, Failure> {
-    let runs = Run::all(&args.traces, BinWidth::default())?;
+fn classes(args: &PlotFiles, store: &Store) -> Result<Figure, Failure> {
+    let runs = Run::all(args, store, BinWidth::default())?;
     let shapes = shapes_of(grouped(&runs, class), args.memory)?;
     Ok(plot::classes(&function(&runs)?, args.memory, &shapes))
 }
 
-fn inputs(args: &PlotInputs) -> Result<Figure, Failure> {
+fn inputs(args: &PlotInputs, store: &Store) -> Result<Figure, Failure> {
     let memory = args.files.memory;
-    let runs = Run::all(&args.files.traces, BinWidth::default())?;
+    let runs = Run::all(&args.files, store, BinWidth::default())?;
     let mut points = Vec::new();
     for run in &runs {
         let features = &run.digest.features;
@@ -254,8 +294,7 @@ fn inputs(args: &PlotInputs) -> Result<Figure, Failure> {
             };
             Failure::new(format!(
                 "{}: the input has no feature {:?} (known: {known})",
-                run.path.display(),
-                args.feature,
+                run.origin, args.feature,
             ))
         })?;
         points.push(Input {
@@ -311,11 +350,16 @@ fn learned_edges(runs: &[Run], feature: &str) -> Vec<f64> {
     of_feature.next().map_or_else(Vec::new, |bins| bins.edges)
 }
 
-fn one_run(args: &PlotRun) -> Result<Figure, Failure> {
-    let trace = read_trace(&args.trace)?;
+fn one_run(args: &PlotRun, store: &Store) -> Result<Figure, Failure> {
+    let found = match (&args.trace, &args.function) {
+        (Some(path), _) => Some((path.display().to_string(), read_trace(path)?)),
+        (None, Some(function)) => kept(function, store)?.pop(),
+        (None, None) => None,
+    };
+    let (origin, trace) = found.ok_or_else(|| Failure::new("no trace is named"))?;
     let name = trace.context.as_ref().map_or_else(
-        || args.trace.display().to_string(),
+        || origin.clone(),
         |context| format!("{}, run {}", context.function, context.run),
     );
-    plot::run(&name, &trace).map_err(|err| Failure::new(format!("{}: {err}", args.trace.display())))
+    plot::run(&name, &trace).map_err(|err| Failure::new(format!("{origin}: {err}")))
 }

@@ -1,6 +1,6 @@
 //! The sampler: one thread that looks at the memory of all containers of this process and writes their traces.
 //!
-//! Each container has a rhythm of its own (`pace`): every 1 ms after its start, every 2 ms while its memory grows,
+//! Each container has a rhythm of its own (`pace`): every 1 ms after its start and in fast growth, every 2 ms while its memory grows,
 //! every 10 ms while it runs, less and less often while it rests. Files stay open, and a reading allocates nothing
 //! (`kernel::cgroup::Meter`).
 //! What was seen goes to a file in the spool folder (`record`), which is complete once the container has ended.

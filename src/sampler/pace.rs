@@ -9,6 +9,8 @@ use crate::model::trace::Phase;
 pub(super) const STARTING: Duration = Duration::from_millis(1);
 /// So long is the start, which is all there is of many functions.
 const START_LASTS: Duration = Duration::from_millis(50);
+/// While memory grows fast: a peak may be gone before the next look, and is to be known to one percent.
+const GROWING_FAST: Duration = Duration::from_millis(1);
 /// While memory grows.
 pub(super) const GROWING: Duration = Duration::from_millis(2);
 /// While something runs.
@@ -19,6 +21,9 @@ pub(super) const RESTING: Duration = Duration::from_millis(400);
 /// A growth within one look that is none: processors take charges in stocks of 64 pages
 /// (`MEMCG_CHARGE_BATCH`, linux/mm/memcontrol.c).
 const STOCK: u64 = 64 * 4096;
+/// Growth is fast from so many bytes in a millisecond on, over so long a time: single looks see stocks.
+const FAST: u64 = 400 << 10;
+const FAST_OVER: Duration = Duration::from_millis(6);
 /// How long memory counts as growing after it grew.
 const GROWTH_LASTS: Duration = Duration::from_millis(50);
 /// A container that used less than this share of a processor rests.
@@ -35,6 +40,9 @@ pub(super) struct Pace {
     grew: Duration,
     worked: Duration,
     last: Option<Look>,
+    /// Where the growth that may be fast is counted from.
+    anchor: (Duration, Bytes),
+    fast: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +60,8 @@ impl Pace {
             grew: now,
             worked: now,
             last: None,
+            anchor: (now, Bytes::ZERO),
+            fast: false,
         }
     }
 
@@ -81,11 +91,20 @@ impl Pace {
             usage,
             cpu,
         });
+        let since = now.saturating_sub(self.anchor.0);
+        if since >= FAST_OVER {
+            let grown = u128::from(usage.saturating_sub(self.anchor.1).get());
+            self.fast = grown * 1000 >= u128::from(FAST) * since.as_micros();
+            self.anchor = (now, usage);
+        }
         if self.starts(now) {
             return STARTING;
         }
         if now.saturating_sub(self.grew) < GROWTH_LASTS {
-            return GROWING;
+            return match self.fast {
+                true => GROWING_FAST,
+                false => GROWING,
+            };
         }
         let rest = now.saturating_sub(self.worked);
         (rest / REST_SHARE).clamp(ACTIVE, RESTING)
@@ -127,6 +146,29 @@ mod tests {
         assert_eq!(pace.next(120 * MS, mib(3), Some(55 * MS)), GROWING);
         assert_eq!(pace.next(169 * MS, mib(3), Some(90 * MS)), GROWING);
         assert_eq!(pace.next(171 * MS, mib(3), Some(91 * MS)), ACTIVE);
+    }
+
+    #[test]
+    fn fast_growth_is_watched_more_closely_as_long_as_it_lasts() {
+        let mut pace = Pace::start(Duration::ZERO);
+        let mut now = 100 * MS;
+        let mut usage = mib(2);
+        // 256 KiB a millisecond, then 512, then none.
+        for (kib, period) in [(256, GROWING), (512, GROWING_FAST)] {
+            let mut next = GROWING;
+            for _ in 0..20 {
+                now += next;
+                let grown = kib * 1024 * u64::try_from(next.as_millis()).unwrap();
+                usage = Bytes::new(usage.get() + grown);
+                next = pace.next(now, usage, None);
+            }
+            assert_eq!(next, period);
+        }
+        for _ in 0..10 {
+            now += MS;
+            pace.next(now, usage, None);
+        }
+        assert_eq!(pace.next(now + MS, usage, None), GROWING);
     }
 
     #[test]

@@ -123,6 +123,51 @@ fn the_verb_alone_asks_for_its_help() {
 }
 
 #[test]
+fn kept_traces_are_drawn_by_the_name_of_their_function() {
+    let Some(bench) = bench() else { return };
+    let folder = bench.path("traces").to_string_lossy().into_owned();
+    for number in 1..=4 {
+        bench.trace(&format!("r{number}"), "", 10 * number);
+    }
+    bench.succeeds(&["import", &folder]);
+    let plot = |args: &[&str]| bench.verb("plot").args(args).output();
+    let drawn = |args: &[&str]| {
+        let out = plot(args);
+        assert_eq!((out.code, out.stderr.as_str()), (0, ""), "{out}");
+        out.stdout
+    };
+    // The three newest are kept: the same picture as of their files.
+    let files: Vec<String> = (2..=4).map(|n| format!("{folder}/r{n}.csv")).collect();
+    let [r2, r3, r4] = [0, 1, 2].map(|n| files[n].as_str());
+    for kind in ["hull", "shapes", "classes"] {
+        assert_eq!(
+            drawn(&[kind, "--svg", "--function", "default/thumb"]),
+            drawn(&[kind, "--svg", r2, r3, r4]),
+            "{kind}"
+        );
+    }
+    assert_eq!(
+        drawn(&["run", "--svg", "--function", "default/thumb"]),
+        drawn(&["run", "--svg", r4])
+    );
+    let unknown = plot(&["hull", "--function", "default/thump"]);
+    assert_eq!(unknown.code, 1, "{unknown}");
+    assert!(unknown.stderr.contains("default/thumb"), "{unknown}");
+    let exported = bench.succeeds(&["export", "default/thumb"]);
+    bench.succeeds(&["forget", "default/thumb"]);
+    let file = bench.write("exported.json", &exported);
+    bench.succeeds(&["import", &file]);
+    let none = plot(&["run", "--function", "default/thumb"]);
+    assert_eq!(none.code, 1, "{none}");
+    assert!(
+        none.stderr.contains("no trace of default/thumb is kept"),
+        "{none}"
+    );
+    let both = plot(&["run", r4, "--function", "default/thumb"]);
+    assert_eq!(both.code, 1, "{both}");
+}
+
+#[test]
 fn traces_become_a_profile() {
     let Some(bench) = bench() else { return };
     assert_eq!(bench.json(&["list"]), serde_json::json!([]));

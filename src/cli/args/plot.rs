@@ -7,7 +7,7 @@ use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 
 use crate::cost::Month;
 use crate::model::profile::BinWidth;
-use crate::model::{Bytes, duration};
+use crate::model::{Bytes, FunctionKey, duration};
 use crate::plot::Memory;
 
 #[derive(Debug, ClapArgs)]
@@ -34,8 +34,11 @@ pub(in crate::cli) enum Kind {
 #[derive(Debug, ClapArgs)]
 pub(in crate::cli) struct Files {
     /// Traces
-    #[arg(required = true, value_name = "TRACE")]
+    #[arg(required_unless_present = "function", value_name = "TRACE")]
     pub(in crate::cli) traces: Vec<PathBuf>,
+    /// The runs that are kept of this function in the profile store, in place of files; may be given several times
+    #[arg(long, value_name = "FUNCTION", conflicts_with = "traces")]
+    pub(in crate::cli) function: Vec<FunctionKey>,
     /// Memory to draw: what cannot be dropped, or the page cache
     #[arg(long, value_enum, default_value = "held")]
     pub(in crate::cli) memory: Memory,
@@ -79,8 +82,11 @@ pub(in crate::cli) struct Inputs {
 #[derive(Debug, ClapArgs)]
 pub(in crate::cli) struct Run {
     /// Trace
-    #[arg(value_name = "TRACE")]
-    pub(in crate::cli) trace: PathBuf,
+    #[arg(required_unless_present = "function", value_name = "TRACE")]
+    pub(in crate::cli) trace: Option<PathBuf>,
+    /// The newest run that is kept of this function in the profile store, in place of a file
+    #[arg(long, value_name = "FUNCTION", conflicts_with = "trace")]
+    pub(in crate::cli) function: Option<FunctionKey>,
     #[command(flatten)]
     pub(in crate::cli) target: Target,
 }

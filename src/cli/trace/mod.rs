@@ -48,7 +48,7 @@ pub(super) fn run(args: &args::Trace, around: Surroundings) -> Result<(), Failur
         ));
     }
     let folder = around.config.profile_folder.value.clone();
-    let keep_traces = around.config.keep_traces.value;
+    let store = Store::new(&folder, around.config.keep_traces.value);
     let mut tracer = Tracer::start(Settings {
         folder: folder.join(TRACING),
         systemd_cgroup: around.systemd_cgroup,
@@ -61,7 +61,7 @@ pub(super) fn run(args: &args::Trace, around: Surroundings) -> Result<(), Failur
         debug: around.debug,
     })?;
     if let Some(name) = &args.attach {
-        return attach(&tracer, args, name, &around.root, labels);
+        return attach(&tracer, args, name, &around.root, labels, &store);
     }
     let plan = Plan {
         runs: args.runs,
@@ -102,7 +102,6 @@ pub(super) fn run(args: &args::Trace, around: Surroundings) -> Result<(), Failur
         .collect();
     // A run that nobody looked at tells nothing.
     if !args.no_store && args.mode != Mode::Off && !good.is_empty() {
-        let store = Store::new(&folder, keep_traces);
         output::text(&learn(&store, function.key(), &good)?)?;
     }
     if let Some(picture) = &args.plot
@@ -114,7 +113,11 @@ pub(super) fn run(args: &args::Trace, around: Surroundings) -> Result<(), Failur
             false => 0,
         };
         let drawn = good.iter().skip(skipped);
-        plot::draw(drawn.map(|traced| traced.file.clone()).collect(), picture)?;
+        plot::draw(
+            drawn.map(|traced| traced.file.clone()).collect(),
+            picture,
+            &store,
+        )?;
     }
     told(&series, &plan)
 }
@@ -174,6 +177,7 @@ fn attach(
     name: &str,
     root: &Path,
     labels: Labels,
+    store: &Store,
 ) -> Result<(), Failure> {
     let mut progress = Progress::attached(args.duration);
     let traced = tracer.attach(name, root, args.duration, labels, &mut |context| {
@@ -185,7 +189,7 @@ fn attach(
         keep(&traced, folder, args.format)?;
     }
     if let Some(picture) = &args.plot {
-        plot::draw(vec![traced.file.clone()], picture)?;
+        plot::draw(vec![traced.file.clone()], picture, store)?;
     }
     let outcome = Outcome {
         number: 1,
