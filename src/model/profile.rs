@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::placed::{Measured, RunPlacement};
-use super::trace::{Sample, Seen, Trace};
+use super::placed::{Measured, RunPlacement, Seen};
+use super::trace::{Sample, Trace};
 use super::{Bytes, ClassName, FunctionKey, InvalidName, RunId};
 
 pub use super::hull::{BinWidth, Hull, Hulls, InvalidWidth};

@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use super::context::Context;
-use super::placement::LocalRatio;
+use super::placed::Seen;
 use super::{Bytes, MemoryLimit, MemoryTime};
 
 /// The first line.
@@ -132,33 +132,6 @@ pub struct End {
     /// What its requests were seen to do with its memory.
     #[serde(flatten)]
     pub seen: Seen,
-}
-
-/// What the requests of a run were seen to do with its memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Seen {
-    /// The share of its anonymous memory that they touched: as much of it has to be local.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub touched: Option<LocalRatio>,
-    /// 99 of 100 of the rests between them were no longer.
-    #[serde(
-        rename = "restsUs",
-        with = "super::profile::micros_option",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub rests: Option<Duration>,
-}
-
-impl Seen {
-    /// What holds for both: the larger of each.
-    #[must_use]
-    pub fn merge(self, other: Self) -> Self {
-        Self {
-            touched: self.touched.max(other.touched),
-            rests: self.rests.max(other.rests),
-        }
-    }
 }
 
 /// One run.

@@ -30,10 +30,11 @@ use tokio::sync::oneshot;
 
 use crate::kernel::cgroup::Cgroup;
 use crate::kernel::wait::{self, Waker};
+use crate::model::placed::Seen;
 use crate::model::placement::Placement;
 use crate::model::plan::Plan;
 use crate::model::status::Status;
-use crate::model::trace::{Context, Phase, Seen};
+use crate::model::trace::{Context, Phase};
 use crate::model::{Bytes, ClassName, Priority, RunId};
 pub use lowering::Publish;
 use placing::{Event, Placing};

@@ -13,7 +13,8 @@ use super::writing::{Collected, Writing};
 use super::{Edge, Subject};
 use crate::guardian::Guardian;
 use crate::kernel::cgroup::Meter;
-use crate::model::trace::{End, Phase, Sample, Seen};
+use crate::model::placed::Seen;
+use crate::model::trace::{End, Phase, Sample};
 use crate::model::{Bytes, MemoryLimit, Mode};
 
 /// `memory.stat` is read at every such look, and whenever usage has changed.

@@ -1,8 +1,8 @@
 //! The profile of one input class.
 
 use crate::model::Bytes;
+use crate::model::placed::Seen;
 use crate::model::profile::{BinWidth, ClassProfile, Confidence, Digest, Hull, Hulls, Quantiles};
-use crate::model::trace::Seen;
 
 use super::Rules;
 use super::barrel::barrel;

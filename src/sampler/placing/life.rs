@@ -11,8 +11,9 @@ use super::{LATER, LOOK, Task, hotness};
 use crate::kernel::cgroup::Cgroup;
 use crate::kernel::touched;
 use crate::model::Bytes;
+use crate::model::placed::Seen;
 use crate::model::placement::{LifeCycle, LocalRatio, Means, Placement};
-use crate::model::trace::{Phase, Seen};
+use crate::model::trace::Phase;
 use crate::policy::placement::life::{Decision, Requests, View, decide, reuse, wished};
 use crate::policy::placement::{Goal, Heat, Span};
 
