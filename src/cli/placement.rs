@@ -103,7 +103,7 @@ fn lived(life: &Lived) -> Vec<[String; 2]> {
             match life.requests {
                 0 => "not known yet".to_owned(),
                 requests => format!(
-                    "{} by {requests} requests, {} by none",
+                    "{} by the last of {requests} requests, {} by none of them",
                     life.touched.to_megabytes(),
                     life.untouched.to_megabytes()
                 ),

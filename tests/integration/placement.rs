@@ -141,7 +141,7 @@ fn a_placement_that_nobody_knows_is_refused_with_those_that_there_are() {
         c.bundle.write();
         let outcome = c.call("explain ./");
         assert!(
-            outcome.stderr.contains("\"faas\" is no placement"),
+            outcome.stderr.contains("is no placement (want off"),
             "{outcome}"
         );
     });

@@ -173,23 +173,23 @@ impl Heat {
         }
     }
 
-    /// Pages that a request has touched, and those that none has.
-    pub fn pages(&self) -> (u64, u64) {
+    /// Pages that this request or a later one has touched, and those that none has.
+    pub fn pages(&self, since: u32) -> (u64, u64) {
         self.0
             .values()
             .flatten()
             .fold((0, 0), |(touched, not), known| {
                 let pages = known.end - known.first;
                 match known.last {
-                    Some(_) => (touched + pages, not),
-                    None => (touched, not + pages),
+                    Some(last) if last >= since => (touched + pages, not),
+                    _ => (touched, not + pages),
                 }
             })
     }
 
     /// The share of its pages that requests have touched; none where nothing is known.
     pub fn share(&self) -> Option<LocalRatio> {
-        let (touched, not) = self.pages();
+        let (touched, not) = self.pages(0);
         LocalRatio::of(touched, not)
     }
 }
@@ -256,7 +256,8 @@ mod tests {
                 Warmth::Unknown
             ]
         );
-        assert_eq!(heat.pages(), (20, 30));
+        assert_eq!(heat.pages(0), (20, 30));
+        assert_eq!(heat.pages(2), (15, 35));
         assert_eq!(heat.share().unwrap().parts(), 4_000);
         // A huge page is as warm as its warmest, and unknown with one that is.
         let unit = |page, pages| Unit {

@@ -22,7 +22,7 @@ const MOST_REQUESTS: u32 = 5;
 /// A request that touched no more than this share of pages that none before it had tells that the others will not either.
 const GROWTH_SHARE: u64 = 16;
 /// What was touched by one of the last so many requests is local for the next one.
-const RECENT: u32 = 4;
+pub const RECENT: u32 = 4;
 /// Of fewer rests nobody knows how long they are.
 const LEAST_RESTS: usize = 5;
 /// However short its rests were, a container is not idle before this.
@@ -87,7 +87,7 @@ pub struct View<'a> {
 /// Memory that is to go elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Wish {
-    /// What was touched by this request or a later one comes back.
+    /// What was touched by this request or a later one comes back, and what nobody knows.
     pub back: Option<u32>,
     /// What goes out until no more than this is local, and how warm it may be.
     pub out: Option<(LocalRatio, Warmth)>,
@@ -118,11 +118,14 @@ pub fn decide(view: &View<'_>) -> Decision {
         Phase::Init => nothing("it is being initialized: everything stays where it is"),
         Phase::Exit => nothing("it ends"),
         Phase::Execution => Decision {
-            wish: Wish { back, out: None },
+            wish: Wish {
+                back: Some(recent),
+                out: None,
+            },
             step: 0,
             because: match back {
                 Some(_) => format!("it works: what its last {RECENT} requests touched is local"),
-                None => "it works: nothing is known of its requests yet".to_owned(),
+                None => "it works: what requests touch is not known yet".to_owned(),
             },
         },
         Phase::KeepAlive => idle(view, recent, back),
@@ -210,8 +213,7 @@ fn idle(view: &View<'_>, recent: u32, back: Option<u32>) -> Decision {
 pub fn wished(units: &[Unit], goal: &Goal<'_>, heat: &Heat, wish: &Wish) -> Vec<Move> {
     let is_back = |unit: &Unit| {
         let since = wish.back.map(Warmth::Since);
-        let warmth = heat.of(unit);
-        warmth != Warmth::Unknown && since.is_some_and(|since| warmth >= since)
+        since.is_some_and(|since| heat.of(unit) >= since)
     };
     let far = |unit: &&Unit| goal.remote.contains(unit.node);
     let coming: Vec<Unit> = units
@@ -310,10 +312,8 @@ mod tests {
     fn nothing_goes_out_before_it_is_known_what_is_cold() {
         let none = Wish::default();
         assert_eq!(decided(Phase::Init, 900, &requests(&[]), None).wish, none);
-        assert_eq!(
-            decided(Phase::Execution, 0, &requests(&[]), None).wish,
-            none
-        );
+        let first = decided(Phase::Execution, 0, &requests(&[]), None).wish;
+        assert_eq!(first.back, Some(1), "what an idle one gave up comes back");
         assert_eq!(
             decided(Phase::KeepAlive, 5, &requests(&[]), None).wish,
             none
@@ -435,12 +435,13 @@ mod tests {
             let outward: Vec<_> = moved.iter().filter(|found| found.to != 0).collect();
             // All that is to come back does, the hottest first, and nothing else.
             let wanted = units.iter().filter(|unit| {
-                let warmth = heat.of(unit);
-                unit.node != 0 && warmth != Warmth::Unknown
-                    && back.is_some_and(|since| warmth >= Warmth::Since(since))
+                unit.node != 0 && back.is_some_and(|since| heat.of(unit) >= Warmth::Since(since))
             });
             prop_assert_eq!(inward.len(), wanted.count());
-            prop_assert!(inward.is_sorted_by_key(|found| std::cmp::Reverse(heat.of(&found.unit))));
+            prop_assert!(inward.is_sorted_by_key(|found| {
+                let warmth = heat.of(&found.unit);
+                std::cmp::Reverse(if warmth == Warmth::Unknown { Warmth::Never } else { warmth })
+            }));
             // No more goes out than may, nothing warmer, and nothing warmer than what stays.
             let near = units.iter().filter(|unit| unit.node == 0).count() + inward.len();
             let most = near.saturating_sub(usize::try_from(keep.share(units.len() as u64)).unwrap());

@@ -14,7 +14,7 @@ use crate::model::Bytes;
 use crate::model::placed::Seen;
 use crate::model::placement::{LifeCycle, LocalRatio, Means, Placement};
 use crate::model::trace::Phase;
-use crate::policy::placement::life::{Decision, Requests, View, decide, reuse, wished};
+use crate::policy::placement::life::{Decision, RECENT, Requests, View, decide, reuse, wished};
 use crate::policy::placement::{Goal, Heat, Span};
 
 /// What a request has left running is over then.
@@ -49,7 +49,7 @@ pub struct Lived {
     pub phase: Phase,
     /// Requests after which was found out what they touched.
     pub requests: u32,
-    /// Memory that any of them touched.
+    /// Memory that any of the last four touched.
     pub touched: Bytes,
     /// Memory that none of them did.
     pub untouched: Bytes,
@@ -72,6 +72,8 @@ pub(super) struct Life {
     cycle: Option<LifeCycle>,
     phase: Phase,
     since: Instant,
+    /// Whether somebody tells of requests.
+    is_told: bool,
     /// Whether a request was begun, by somebody who will say when it ends.
     is_in_request: bool,
     /// Whether something ran since it was found out what was touched.
@@ -80,6 +82,8 @@ pub(super) struct Life {
     due: Option<Instant>,
     not_before: Instant,
     heat: Heat,
+    /// Where it is not known well enough.
+    mixed: Vec<Span>,
     requests: Requests,
     rests: Vec<Duration>,
     was_frozen: bool,
@@ -114,11 +118,13 @@ impl Life {
             cycle: placement.life,
             phase: Phase::Init,
             since: now,
+            is_told: false,
             is_in_request: false,
             has_run: false,
             due: None,
             not_before: now,
             heat: Heat::default(),
+            mixed: Vec::new(),
             requests: Requests::default(),
             rests: Vec::new(),
             was_frozen: false,
@@ -183,6 +189,13 @@ impl Life {
             Event::Begin => {
                 self.is_in_request = true;
                 self.awake(now);
+                if !std::mem::replace(&mut self.is_told, true) {
+                    // What ran before was no request: this is the barrier.
+                    self.heat = Heat::default();
+                    self.requests = Requests::default();
+                    self.mixed.clear();
+                    self.forget(cgroup);
+                }
             }
             Event::Works if self.phase == Phase::KeepAlive => self.awake(now),
             Event::Works => self.is_expected = false,
@@ -275,7 +288,13 @@ impl Life {
             .processes()
             .map_err(|err| crate::runtime::chain(&err))
             .and_then(|processes| {
-                hotness::look(&processes, &|| !self.urgent.load(Ordering::Relaxed))
+                let known = hotness::Known {
+                    heat: &self.heat,
+                    request: self.requests.count,
+                    mixed: &self.mixed,
+                    is_wanted: &|| !self.urgent.load(Ordering::Relaxed),
+                };
+                hotness::look(&processes, &known)
             });
         let found = match found {
             Ok(found) => found,
@@ -292,11 +311,13 @@ impl Life {
             return;
         }
         self.heat.learn(request, &found.spans);
+        self.mixed = found.mixed;
         self.due = None;
         self.has_run = false;
         self.forget(cgroup);
-        let (touched, untouched) = self.heat.pages();
-        self.requests.add(touched);
+        self.requests.add(self.heat.pages(0).0);
+        let recent = self.requests.count.saturating_sub(RECENT - 1);
+        let (touched, untouched) = self.heat.pages(recent);
         self.lived.requests = self.requests.count;
         let size = crate::kernel::pages::size();
         self.lived.touched = Bytes::new(touched.saturating_mul(size));
