@@ -13,6 +13,10 @@ use crate::model::Bytes;
 const PRESENT: u64 = 1 << 63;
 /// It belongs to a file, or to shared memory.
 const OF_FILE: u64 = 1 << 61;
+/// No other process has it too.
+const EXCLUSIVE: u64 = 1 << 56;
+/// The number of its frame; nothing without CAP_SYS_ADMIN.
+const FRAME: u64 = (1 << 55) - 1;
 /// Bytes of an entry.
 const ENTRY: u64 = 8;
 /// Entries that are read at once.
@@ -131,35 +135,74 @@ fn range(line: &str) -> Option<Area> {
     })
 }
 
-/// Goes through the addresses of the anonymous pages of an area that are there, in order, until `visit` wants no more.
-///
-/// # Errors
-/// `Io`: the process is gone, or we may not look.
-pub fn present(pid: i32, area: &Area, mut visit: impl FnMut(u64) -> bool) -> Result<()> {
-    let path = file(pid, "pagemap");
-    let fail = |err| KernelError::io("read", &path, err);
-    let map = File::open(&path).map_err(fail)?;
-    let size = size();
-    let mut page = area.start / size;
-    let last = area.end / size;
-    let mut buffer = vec![0; usize::try_from(AT_ONCE * ENTRY).unwrap_or_default()];
-    while page < last {
-        let wanted = usize::try_from((last - page).min(AT_ONCE) * ENTRY).unwrap_or_default();
-        let part = buffer.get_mut(..wanted).unwrap_or_default();
-        let read = map.read_at(part, page * ENTRY).map_err(fail)?;
-        let entries = part.get(..read).unwrap_or_default().chunks_exact(8);
-        if entries.len() == 0 {
-            break;
-        }
-        for entry in entries {
-            let entry = u64::from_ne_bytes(entry.try_into().unwrap_or_default());
-            if entry & PRESENT != 0 && entry & OF_FILE == 0 && !visit(page * size) {
-                return Ok(());
-            }
-            page += 1;
-        }
+/// An anonymous page that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    /// Its address.
+    pub address: u64,
+    /// The number of its frame, if other processes may have it too, as they do after fork(2).
+    pub shared: Option<u64>,
+}
+
+/// The pages of a process.
+#[derive(Debug)]
+pub struct Map {
+    path: PathBuf,
+    file: File,
+    buffer: Vec<u8>,
+}
+
+impl Map {
+    /// # Errors
+    /// `Io`: the process is gone, or we may not look.
+    pub fn open(pid: i32) -> Result<Self> {
+        let path = file(pid, "pagemap");
+        let file = File::open(&path).map_err(|err| KernelError::io("read", &path, err))?;
+        Ok(Self {
+            path,
+            file,
+            buffer: vec![0; usize::try_from(AT_ONCE * ENTRY).unwrap_or_default()],
+        })
     }
-    Ok(())
+
+    /// Goes through the anonymous pages of an area that are there, in order, until `visit` wants no more.
+    ///
+    /// # Errors
+    /// `Io`: the process is gone.
+    pub fn present(&mut self, area: &Area, mut visit: impl FnMut(Page) -> bool) -> Result<()> {
+        let size = size();
+        let mut page = area.start / size;
+        let last = area.end / size;
+        while page < last {
+            let wanted = usize::try_from((last - page).min(AT_ONCE) * ENTRY).unwrap_or_default();
+            let part = self.buffer.get_mut(..wanted).unwrap_or_default();
+            let read = self
+                .file
+                .read_at(part, page * ENTRY)
+                .map_err(|err| KernelError::io("read", &self.path, err))?;
+            let entries = part.get(..read).unwrap_or_default().chunks_exact(8);
+            if entries.len() == 0 {
+                break;
+            }
+            for entry in entries {
+                let entry = u64::from_ne_bytes(entry.try_into().unwrap_or_default());
+                let is_wanted = entry & PRESENT != 0 && entry & OF_FILE == 0;
+                if is_wanted && !visit(read_page(entry, page * size)) {
+                    return Ok(());
+                }
+                page += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_page(entry: u64, address: u64) -> Page {
+    let frame = entry & FRAME;
+    Page {
+        address,
+        shared: (entry & EXCLUSIVE == 0 && frame != 0).then_some(frame),
+    }
 }
 
 #[cfg(test)]
@@ -219,13 +262,14 @@ mod tests {
         let inside = |area: &Area| area.start <= start && start < area.end;
         let area = areas(pid).unwrap().into_iter().find(inside).unwrap();
         let mut here = Vec::new();
-        present(pid, &area, |page| {
-            here.push(page);
+        let mut map = Map::open(pid).unwrap();
+        map.present(&area, |page| {
+            here.push(page.address);
             true
         })
         .unwrap();
         let mut visits = 0;
-        present(pid, &area, |_| {
+        map.present(&area, |_| {
             visits += 1;
             visits < 3
         })
@@ -236,5 +280,20 @@ mod tests {
             .filter(|page| **page >= start && **page < start + 64 * size);
         assert!(mine.count() >= 63);
         assert!(areas(i32::MAX).is_err());
+        assert!(Map::open(i32::MAX).is_err());
+    }
+
+    #[test]
+    fn a_page_that_others_have_too_is_known_by_its_frame() {
+        let shared = |entry| read_page(PRESENT | entry, 4096).shared;
+        assert_eq!(shared(0x1234), Some(0x1234));
+        assert_eq!(shared(0x1234 | EXCLUSIVE), None);
+        // Frames are told to those only who may know them.
+        assert_eq!(shared(0), None);
+        assert_eq!(
+            shared(0x1234 | 1 << 55),
+            Some(0x1234),
+            "soft-dirty is no part of it"
+        );
     }
 }

@@ -6,7 +6,7 @@ use crate::kernel::cgroup::Meter;
 use crate::kernel::numa;
 use crate::model::Bytes;
 use crate::model::placement::{LocalRatio, Means, Placement};
-use crate::policy::placement::HYSTERESIS;
+use crate::policy::placement::HELD;
 use crate::runtime::{Container, Status, chain};
 use crate::sampler::Placed;
 
@@ -73,7 +73,7 @@ pub fn held(container: &Container, placed: Option<Placed>) -> Held {
         .init()
         .and_then(|init| numa::policy_of(init.pid()).ok());
     let target = placement.as_ref().and_then(|placement| placement.target);
-    let is_held = target.map(|target| ratio.is_none_or(|held| held.distance(target) <= HYSTERESIS));
+    let is_held = target.map(|target| ratio.is_none_or(|held| held.distance(target) <= HELD));
     let why = match (is_held, &placement) {
         (Some(false), Some(placement)) => {
             Some(reason(placement, policy.as_deref(), placed.as_ref()))

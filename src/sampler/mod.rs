@@ -12,6 +12,7 @@ mod pace;
 mod placing;
 mod record;
 mod run;
+mod search;
 mod tally;
 mod thin;
 mod tuning;

@@ -2,12 +2,11 @@
 //!
 //! Each container is looked at once a second: how much of its anonymous memory is local and how much remote, one reading
 //! of its control group. Only if that is off by more than the hysteresis, its pages are looked for and some of them are
-//! moved (`policy::placement::moves`), in batches that take 20 ms at most and with pauses that keep to the bandwidth. What
+//! moved (`policy::placement::moves`), in calls whose pages take 20 ms at most and with pauses that keep to the bandwidth. What
 //! came of it is read back and told.
 
 mod hotness;
 mod life;
-mod search;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +19,6 @@ use serde::{Deserialize, Serialize};
 pub(super) use life::Event;
 use life::Life;
 pub use life::Lived;
-use search::Search;
 
 use crate::kernel::cgroup::{Cgroup, Meter};
 use crate::kernel::{numa, pages, wait};
@@ -28,6 +26,7 @@ use crate::model::nodes::Weights;
 use crate::model::placed::Seen;
 use crate::model::placement::{LocalRatio, Placement};
 use crate::policy::placement::{Goal, HYSTERESIS, Move, Unit, designed, moves};
+use crate::sampler::search::{HUGE, Search};
 
 /// How often a container is looked at that is as it should be.
 const LOOK: Duration = Duration::from_secs(1);
@@ -36,19 +35,17 @@ const SOON: Duration = Duration::from_millis(250);
 const MOST_WAITS: u32 = 8;
 /// And one of which nothing more could be moved.
 const LATER: Duration = Duration::from_secs(5);
-/// One call takes no longer, for its process may stand still meanwhile.
+/// The pages of one call take no longer, for their process may stand still meanwhile.
 const CALL: Duration = Duration::from_millis(20);
-/// What a call is sized for: pages are not all alike.
+/// What a call is sized for: pages are not all alike. What any call takes, however few its pages are, does not count: the
+/// kernel first has all processors empty their lists. Nobody stands still for that, and smaller calls make it more.
 const AIM: Duration = Duration::from_millis(10);
-/// Pages of the first call, and of the smallest: for each the kernel empties lists of all processors first, and where that
-/// takes long, fewer pages make it no shorter, only more frequent.
+/// Pages of the first call, and of the smallest.
 const FIRST: usize = 64;
 /// And of the largest.
 const MOST: usize = 4096;
 /// Pages that are looked for at once, so that little memory is needed: what is beyond is the next part, with the same ratio.
 const MOST_PAGES: u64 = 65_536;
-/// Pages of a huge page.
-const HUGE: usize = 512;
 /// Containers with less than this have no ratio that could be held.
 const LEAST: u64 = 1 << 20;
 
@@ -210,10 +207,14 @@ struct Task {
     queue: VecDeque<Move>,
     /// Pages of the next call.
     batch: usize,
+    /// The least that a call has worked: so much of each is not for its pages.
+    least: Option<Duration>,
     placed: Placed,
     told: Placed,
     /// Moved since the last search.
     gained: u64,
+    /// Nodes that take no pages since the last search, and why.
+    shut: BTreeMap<u32, String>,
     /// Pages of the parts that were looked for in this round.
     done: u64,
     /// Its memory at the last look.
@@ -256,9 +257,11 @@ impl Task {
             due: Instant::now(),
             queue: VecDeque::new(),
             batch: FIRST,
+            least: None,
             placed: Placed::default(),
             told: Placed::default(),
             gained: 0,
+            shut: BTreeMap::new(),
             done: 0,
             size_then: 0,
             waits: 0,
@@ -354,6 +357,7 @@ impl Task {
         self.placed.searches += 1;
         self.placed.why = None;
         self.gained = 0;
+        self.shut.clear();
         let units = match self.units() {
             Ok(units) => units,
             Err(reason) => {
@@ -368,7 +372,10 @@ impl Task {
             weights: &self.weights,
             heat: self.life.as_ref().and_then(Life::heat),
         };
-        self.queue = moves(&units, &goal).into();
+        let mut queue = moves(&units, &goal);
+        // A call goes to one node: the kernel begins anew where the node changes, and what fails is the fault of that one.
+        queue.sort_by_key(|found| (found.unit.process, found.to));
+        self.queue = queue.into();
         if self.queue.is_empty() {
             if self.done > 0 {
                 // Another part.
@@ -386,12 +393,7 @@ impl Task {
             .cgroup
             .processes()
             .map_err(|err| crate::runtime::chain(&err))?;
-        let mut search = Search {
-            skip: self.done,
-            room: MOST_PAGES,
-            units: Vec::new(),
-            failure: None,
-        };
+        let mut search = Search::new(self.done, MOST_PAGES);
         for process in processes {
             search.process(process);
         }
@@ -406,43 +408,39 @@ impl Task {
         }
     }
 
-    /// One call that moves pages of one process.
+    /// One call that moves pages of one process to one node.
     fn call(&mut self) -> Duration {
-        let (mut addresses, mut nodes) = (Vec::new(), Vec::new());
-        let Some(process) = self.queue.front().map(|found| found.unit.process) else {
+        let Some((process, node)) = self
+            .queue
+            .front()
+            .map(|found| (found.unit.process, found.to))
+        else {
             return LOOK;
         };
+        let mut addresses = Vec::new();
         let size = pages::size();
         while let Some(next) = self.queue.front() {
             let count = usize::try_from(next.unit.pages).unwrap_or(HUGE);
             let is_full = !addresses.is_empty() && addresses.len() + count > self.batch;
-            if next.unit.process != process || is_full {
+            if (next.unit.process, next.to) != (process, node) || is_full {
                 break;
             }
             let first = next.unit.page;
-            let each = (0..u64::from(next.unit.pages)).map(|page| (first + page) * size);
-            addresses.extend(each);
-            nodes.extend(std::iter::repeat_n(next.to, count));
+            addresses.extend((0..u64::from(next.unit.pages)).map(|page| (first + page) * size));
             self.queue.pop_front();
         }
-        let begun = Instant::now();
-        let moved = numa::move_pages(process, &addresses, &nodes);
-        let took = begun.elapsed();
+        let (begun, cpu) = (Instant::now(), wait::thread_cpu());
+        let moved = numa::move_pages(process, &addresses, &vec![node; addresses.len()]);
+        let (took, worked) = (begun.elapsed(), wait::thread_cpu().saturating_sub(cpu));
         self.placed.longest_call_us = self
             .placed
             .longest_call_us
             .max(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
-        self.size_for(addresses.len(), took);
-        match moved {
-            Ok(_) => self.read_back(process, &addresses, &nodes),
-            Err(err) => {
-                // It has ended, or it may not use that memory; what others have is another matter.
-                self.queue.retain(|found| found.unit.process != process);
-                if err.raw_os_error() != Some(libc::ESRCH) {
-                    let reason = crate::kernel::reason(&err);
-                    self.placed.why = Some(format!("the kernel moves no pages: {reason}"));
-                }
-            }
+        self.size_for(addresses.len(), worked);
+        // Some may have been moved before a failure.
+        self.read_back(process, &addresses, node);
+        if let Err(err) = moved {
+            self.failed(process, node, &err);
         }
         if self.queue.is_empty() {
             // Nothing was gained: what the kernel refuses now, it will refuse in a moment.
@@ -454,53 +452,77 @@ impl Task {
         Duration::from_micros(micros).saturating_sub(took)
     }
 
-    /// So that the next call takes as long as it should.
-    fn size_for(&mut self, pages: usize, took: Duration) {
-        let (took, aim) = (took.as_micros().max(1), AIM.as_micros());
-        let fitting = (pages as u128).saturating_mul(aim) / took;
+    /// Goes on with other pages: of other processes, or to another node.
+    fn failed(&mut self, process: i32, node: u32, err: &std::io::Error) {
+        let reason = match err.raw_os_error() {
+            // It has ended. What others have is another matter.
+            Some(libc::ESRCH) => {
+                self.queue.retain(|found| found.unit.process != process);
+                return;
+            }
+            Some(libc::ENOMEM) => format!("node {node} is full"),
+            Some(libc::ENODEV) => format!("node {node} is offline"),
+            Some(libc::EACCES) => {
+                format!("cpuset.mems of its control group leaves out node {node}")
+            }
+            _ => {
+                self.queue.retain(|found| found.unit.process != process);
+                let reason = crate::kernel::reason(err);
+                self.placed.why = Some(format!("the kernel moves no pages: {reason}"));
+                return;
+            }
+        };
+        self.placed.why = Some(reason.clone());
+        self.shut.insert(node, reason);
+        let side = match self.placement.local.contains(node) {
+            true => &self.placement.local,
+            false => &self.placement.remote,
+        };
+        let other = side.iter().find(|other| !self.shut.contains_key(other));
+        match other {
+            Some(other) => {
+                let there = self.queue.iter_mut().filter(|found| found.to == node);
+                there.for_each(|found| found.to = other);
+            }
+            None => self.queue.retain(|found| found.to != node),
+        }
+    }
+
+    /// So that the pages of the next call take as long as they should.
+    fn size_for(&mut self, pages: usize, worked: Duration) {
+        let least = self.least.map_or(worked, |least| least.min(worked));
+        self.least = Some(least);
+        let (for_pages, aim) = ((worked - least).as_micros().max(1), AIM.as_micros());
+        let fitting = (pages as u128).saturating_mul(aim) / for_pages;
         let fitting = usize::try_from(fitting).unwrap_or(MOST);
         // Not all at once: the first pages of a process take longer.
         self.batch = fitting.min(self.batch.saturating_mul(2)).clamp(FIRST, MOST);
-        if took > CALL.as_micros() {
+        if for_pages > CALL.as_micros() {
             self.batch = (self.batch / 2).max(FIRST);
         }
     }
 
-    fn read_back(&mut self, process: i32, addresses: &[u64], nodes: &[u32]) {
+    fn read_back(&mut self, process: i32, addresses: &[u64], node: u32) {
         let Ok(found) = numa::nodes_of(process, addresses) else {
             return;
         };
-        let mut refused = None;
-        for (found, wanted) in found.iter().zip(nodes) {
-            match found {
-                numa::Placed::On(node) if node == wanted => self.gained += 1,
-                numa::Placed::On(_) => refused = Some("they are in use, or that node is full"),
+        let (mut here, mut stayed) = (0, 0);
+        for placed in found {
+            match placed {
+                numa::Placed::On(other) if other == node => here += 1,
+                numa::Placed::On(_) => stayed += 1,
                 // It was freed meanwhile.
                 numa::Placed::Not(_) => {}
             }
         }
-        let here = found
-            .iter()
-            .zip(nodes)
-            .filter(|(found, wanted)| **found == numa::Placed::On(**wanted))
-            .count();
-        let here = u64::try_from(here).unwrap_or(0);
-        let stayed = found
-            .iter()
-            .zip(nodes)
-            .filter(|(found, wanted)| matches!(found, numa::Placed::On(node) if node != *wanted));
-        let stayed = u64::try_from(stayed.count()).unwrap_or(0);
+        self.gained = self.gained.saturating_add(here);
         self.placed.moved = self.placed.moved.saturating_add(here);
         if let Some(life) = &mut self.life {
-            for (found, wanted) in found.iter().zip(nodes) {
-                if *found == numa::Placed::On(*wanted) {
-                    life.count(self.placement.remote.contains(*wanted));
-                }
-            }
+            life.count(here, self.placement.remote.contains(node));
         }
-        if let Some(reason) = refused {
-            self.placed.refused = self.placed.refused.saturating_add(stayed);
-            self.placed.why = Some(format!("some pages were not moved: {reason}"));
+        self.placed.refused = self.placed.refused.saturating_add(stayed);
+        if stayed > 0 && self.shut.is_empty() {
+            self.placed.why = Some("some pages were not moved: they are in use".to_owned());
         }
     }
 }
@@ -510,7 +532,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_that_takes_long_makes_the_next_one_small() {
+    fn a_call_that_works_long_makes_the_next_one_small() {
         let Ok(hierarchies) = crate::kernel::cgroup::Hierarchies::probe() else {
             return;
         };
@@ -532,9 +554,12 @@ mod tests {
         let Ok(mut task) = Task::new(&own, placement, None) else {
             return;
         };
-        task.size_for(64, Duration::from_millis(1));
+        // What each call takes is not for its pages.
+        task.size_for(64, Duration::from_millis(500));
         assert_eq!(task.batch, 128, "at most twice as many");
-        task.size_for(512, Duration::from_millis(40));
+        task.size_for(128, Duration::from_millis(505));
+        assert_eq!(task.batch, 256);
+        task.size_for(512, Duration::from_millis(540));
         assert_eq!(task.batch, 64);
         task.size_for(64, Duration::from_secs(1));
         assert_eq!(task.batch, FIRST, "no fewer");

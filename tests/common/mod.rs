@@ -6,6 +6,7 @@ pub mod cgroups;
 pub mod command;
 pub mod diff;
 pub mod host;
+pub mod nodes;
 pub mod processes;
 pub mod pty;
 pub mod skip;

@@ -49,6 +49,7 @@ mod install;
 mod life;
 mod load;
 mod memory;
+mod placement;
 mod restart;
 mod stdio;
 mod task_api;

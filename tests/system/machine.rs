@@ -1,8 +1,9 @@
 //! What this machine has, and the control files of a container on it.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::common::nodes;
+pub use crate::common::nodes::far_nodes;
 use crate::harness::{Case, cgroups, skip};
 
 pub const MIB: u64 = 1 << 20;
@@ -22,18 +23,6 @@ pub fn has_systemd() -> bool {
         skip("systemd with cgroup v2 does not run here");
     }
     here
-}
-
-/// The memory nodes without processors.
-pub fn far_nodes() -> Vec<u32> {
-    let read = |path: String| fs::read_to_string(path).unwrap_or_default();
-    (0..64)
-        .filter(|node| {
-            let dir = format!("/sys/devices/system/node/node{node}");
-            let cpus = read(format!("{dir}/cpulist"));
-            Path::new(&dir).exists() && cpus.trim().is_empty()
-        })
-        .collect()
 }
 
 /// A memory node without processors to put pages on.
@@ -62,14 +51,7 @@ pub fn field(text: &str, key: &str) -> u64 {
 
 /// How many bytes of anonymous memory the container has on a node.
 pub fn anon_on(c: &Case, node: u32) -> u64 {
-    let text = c.cgroup_file("memory.numa_stat");
-    let line = text.lines().find(|line| line.starts_with("anon "));
-    let line = line.unwrap_or_else(|| panic!("no anon in {text}"));
-    let key = format!("N{node}=");
-    let found = line.split(' ').find_map(|word| word.strip_prefix(&key));
-    found
-        .and_then(|bytes| bytes.parse().ok())
-        .unwrap_or_else(|| panic!("no {key} in {line}"))
+    nodes::anon_on(&c.cgroup_file("memory.numa_stat"), node)
 }
 
 /// A shell script that holds 8 MiB, says so, and stays.

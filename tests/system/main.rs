@@ -29,6 +29,7 @@ mod harness;
 mod adaptive;
 mod cgroup2;
 mod devices;
+mod faults;
 #[path = "../integration/grants.rs"]
 mod grants;
 mod lever;

@@ -57,7 +57,7 @@ FEW_VERBS = Group(
 )  # fmt: skip
 
 NODES = Group("system", ("nodes::", "tiers::"))
-PLACEMENT = Group("system", ("placement::", "life::", "adaptive::"))
+PLACEMENT = Group("system", ("placement::", "life::", "adaptive::", "faults::"))
 # Those that do not wait for pages to be moved.
 FEW_PLACEMENT = Group("system", ("placement::i7_weights_are", "placement::an_exec"))
 # Under emulation nothing can run from the memory of a CXL device: each instruction there costs microseconds.
@@ -68,6 +68,9 @@ SYSTEMD = Group("system", ("systemd::", "devices::rules_hold"))
 SHIM = ("an_out_of_memory_kill", "metrics_have")
 MORE_SHIM = SHIM + ("a_limit_holds", "hello", "exec_codes", "pause_and_resume")
 DOCKER = Group("engines", ("docker_28::limits", "docker_28::the_out_of_memory"))
+# Where a container of theirs has its memory.
+PLACED = ("a_container_has_the_ratio",)
+PLACED_BY_DOCKER = Group("engines", ("docker_28::a_container_of_docker_has_the_ratio",))
 MORE_DOCKER = Group(
     "engines", tuple(f"docker_28::{name}" for name in ("run_and_its", "stats", "update_of", "limits", "pause_and"))
 )
@@ -88,8 +91,8 @@ FULL = CI + (
     Stop(Options("6.12", "one", systemd=True), (SYSTEMD, containerd("2_1", MORE_SHIM)), 3600),
     Stop(Options("7", "one"), (CGROUPS, VERBS, MORE_DOCKER), 3600),
     Stop(Options("6.12", "flat"), (Group("system", ("nodes::",)),)),
-    Stop(Options("6.12", "hmat"), (PLACEMENT,)),
-    Stop(Options("7", "hmat"), (PLACEMENT,)),
+    Stop(Options("6.12", "hmat"), (PLACEMENT, containerd("1_7", PLACED)), 3600),
+    Stop(Options("7", "hmat"), (PLACEMENT, containerd("2_1", PLACED), PLACED_BY_DOCKER), 3600),
     Stop(Options("7", "three"), (NODES, PLACEMENT)),
     Stop(Options("7", "four"), (NODES,)),
     Stop(Options("6.12", "cxl"), (CXL,)),

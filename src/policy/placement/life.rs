@@ -438,10 +438,12 @@ mod tests {
                 unit.node != 0 && back.is_some_and(|since| heat.of(unit) >= Warmth::Since(since))
             });
             prop_assert_eq!(inward.len(), wanted.count());
-            prop_assert!(inward.is_sorted_by_key(|found| {
-                let warmth = heat.of(&found.unit);
-                std::cmp::Reverse(if warmth == Warmth::Unknown { Warmth::Never } else { warmth })
-            }));
+            let key = |unit: &Unit| match heat.of(unit) {
+                Warmth::Unknown => Warmth::Never,
+                warmth => warmth,
+            };
+            let is_sorted = inward.is_sorted_by_key(|found| std::cmp::Reverse(key(&found.unit)));
+            prop_assert!(is_sorted);
             // No more goes out than may, nothing warmer, and nothing warmer than what stays.
             let near = units.iter().filter(|unit| unit.node == 0).count() + inward.len();
             let most = near.saturating_sub(usize::try_from(keep.share(units.len() as u64)).unwrap());

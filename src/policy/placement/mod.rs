@@ -27,8 +27,10 @@ use crate::policy::reasons::Reasons;
 
 /// A ratio is given by allocation when the weights give it to so many ten-thousandths.
 pub const TOLERANCE: u16 = 150;
-/// A ratio that is off by no more than so many ten-thousandths is held: nothing is moved.
-pub const HYSTERESIS: u16 = 500;
+/// A ratio that is off by no more than so many ten-thousandths is held.
+pub const HELD: u16 = 500;
+/// And nothing is moved as long as it is off by no more than these: what moves pages comes before the ratio is lost.
+pub const HYSTERESIS: u16 = 300;
 
 /// What may be done with the weights of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

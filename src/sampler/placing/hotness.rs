@@ -255,8 +255,8 @@ fn parts(pid: i32, area: &Area, pages_of_part: u64) -> crate::kernel::Result<Vec
     };
     let size = pages::size();
     let mut parts: Vec<Part> = Vec::new();
-    pages::present(pid, area, |address| {
-        let page = address / size;
+    pages::Map::open(pid)?.present(area, |page| {
+        let page = page.address / size;
         let begin = page - page % aligned;
         match parts.last_mut() {
             Some(part) if part.pages < pages_of_part || begin < part.end => {

@@ -356,13 +356,13 @@ impl Life {
         self.search_not_before = Instant::now() + self.search * COST;
     }
 
-    /// Counts a page that was moved.
-    pub(super) fn count(&mut self, is_out: bool) {
+    /// Counts pages that were moved.
+    pub(super) fn count(&mut self, pages: u64, is_out: bool) {
         let sum = match is_out {
             true => &mut self.lived.out,
             false => &mut self.lived.back,
         };
-        *sum = sum.saturating_add(1);
+        *sum = sum.saturating_add(pages);
     }
 }
 
@@ -410,6 +410,7 @@ impl Task {
         self.placed.searches += 1;
         self.placed.why = None;
         self.gained = 0;
+        self.shut.clear();
         let begun = Instant::now();
         let units = match self.units() {
             Ok(units) => units,
@@ -427,7 +428,11 @@ impl Task {
         };
         if let Some(life) = &mut self.life {
             life.search = begun.elapsed();
-            self.queue = wished(&units, &goal, &life.heat, &wish).into();
+            let mut queue = wished(&units, &goal, &life.heat, &wish);
+            // What comes back goes first, and a call goes to one node; of those the order stays.
+            let remote = &self.placement.remote;
+            queue.sort_by_key(|found| (remote.contains(found.to), found.unit.process, found.to));
+            self.queue = queue.into();
         }
         match self.queue.is_empty() {
             // Another part, if there is one.

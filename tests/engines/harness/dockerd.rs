@@ -163,6 +163,11 @@ impl Docker {
         self.daemon.engine != "docker-20"
     }
 
+    /// Whether containers are run by the command under test.
+    pub fn is_ours(&self) -> bool {
+        self.route != Route::Oracle
+    }
+
     /// A client command; words with `@` in front become names of containers.
     pub fn docker(&self, line: &str) -> Cmd {
         with_words(self.daemon.docker(), line, |name| self.name(name))

@@ -1,0 +1,111 @@
+//! Local and remote memory of containers that engines run.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::common::nodes::{anon_on, far_nodes};
+use crate::harness::{Case, Cmd, Docker, cgroups, host, skip, wait_until};
+
+ours_on_every_containerd! {
+    a_container_has_the_ratio_of_its_annotation,
+    a_container_has_the_ratio_of_its_function,
+}
+
+on_every_docker! {
+    a_container_of_docker_has_the_ratio_of_its_function,
+}
+
+const HUGE: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
+const HOLD: &str =
+    "x=$(head -c 12582912 /dev/zero | tr '\\0' x); while :; do sleep 1000 & wait; done";
+
+/// No huge pages, so that ratios of small containers are exact; as it was before once this is dropped.
+struct Small(String);
+
+impl Small {
+    /// None where there is no remote memory.
+    fn new() -> Option<Self> {
+        if far_nodes().is_empty() || !cgroups::is_unified() {
+            skip("no memory node without processors, or no cgroup v2");
+            return None;
+        }
+        let text = fs::read_to_string(HUGE).expect("setting");
+        let before = text.split(['[', ']']).nth(1).expect("the one in force");
+        fs::write(HUGE, "never").expect("no huge pages");
+        Some(Self(before.to_owned()))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = fs::write(HUGE, &self.0);
+    }
+}
+
+/// Whether it holds its memory, and that lies so.
+fn lies(numa_stat: &str, ratio: f64) -> bool {
+    let far: u64 = far_nodes()
+        .iter()
+        .map(|node| anon_on(numa_stat, *node))
+        .sum();
+    let all = far + anon_on(numa_stat, 0);
+    #[allow(clippy::cast_precision_loss, reason = "some megabytes")]
+    let local = 1.0 - far as f64 / all.max(1) as f64;
+    all > 12 << 20 && (local - ratio).abs() < 0.02
+}
+
+/// `placement` finds it, whoever runs it, and says that the ratio is held.
+fn is_told(id: &str) {
+    let outcome = Cmd::new(host::our_program())
+        .args(["placement", "--json", id])
+        .output();
+    assert_eq!(outcome.code, 0, "{outcome}");
+    let found: Value = serde_json::from_str(&outcome.stdout).expect("JSON");
+    assert_eq!(found["isHeld"], true, "{found}");
+}
+
+fn has_ratio(c: &mut Case, flags: &str, ratio: f64) {
+    let Some(_small) = Small::new() else { return };
+    c.up_with(flags, "a", HOLD);
+    wait_until("it lies as it should", || {
+        lies(&c.cgroup_file("a", "memory.numa_stat"), ratio)
+    });
+    is_told(&c.id("a"));
+    let policy = "head -n 1 /proc/self/numa_maps";
+    let exec = c.exec("", "a", "x", policy).output();
+    assert!(
+        exec.stdout.contains(" weighted interleave=static:"),
+        "{exec}"
+    );
+    c.down("a");
+}
+
+fn a_container_has_the_ratio_of_its_annotation(c: &mut Case) {
+    has_ratio(c, "--annotation elastic-mem.io/local-ratio=0.5", 0.5);
+}
+
+fn a_container_has_the_ratio_of_its_function(c: &mut Case) {
+    has_ratio(c, "--annotation elastic-mem.io/function=placed", 0.25);
+}
+
+/// As shim, and by its path: then the monitor looks after it. runc is asked only so that the scenario is known to be right.
+fn a_container_of_docker_has_the_ratio_of_its_function(d: &mut Docker) {
+    let Some(_small) = Small::new() else { return };
+    let flags = "--detach --env ELASTIC_MEM_FUNCTION=placed";
+    let outcome = d.run(flags, "a", HOLD).output();
+    assert_eq!(outcome.code, 0, "{outcome}");
+    let id = d.full_id("a");
+    if d.is_ours() {
+        wait_until("it lies as it should", || {
+            lies(&d.cgroup_file(&id, "memory.numa_stat"), 0.25)
+        });
+        is_told(&id);
+        let exec = d.exec("", "a", "head -n 1 /proc/self/numa_maps").output();
+        assert!(
+            exec.stdout.contains(" weighted interleave=static:"),
+            "{exec}"
+        );
+    }
+    d.remove("a");
+}

@@ -1,0 +1,334 @@
+//! What goes wrong with placement costs a function speed and nothing else: its output is right, it ends with 0, and
+//! `placement` says what is not held and why.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::common::command::Running;
+use crate::common::wait_until;
+use crate::harness::{Case, Outcome, ours_beyond_runc, skip};
+use crate::machine::{MIB, anon_on, far_nodes, field, group};
+use crate::placement::{Host, configure, is_near, placement};
+
+const NODES: &str = "/sys/devices/system/node";
+
+/// A function that holds some memory and works until it is told to end; then it says whether all is as it was.
+struct Function {
+    running: Running,
+}
+
+impl Function {
+    /// With so much memory, this ratio, and this to do again and again.
+    fn start(c: &mut Case, mib: u64, ratio: f64, own: bool, work: &str) -> Self {
+        configure(c, ratio, own);
+        c.script(&format!(
+            "x=$(head -c {} /dev/zero | tr '\\0' x); a=$(printf %s $x | md5sum); echo holding; \
+             until [ -e /stop ]; do {work}; done; b=$(printf %s $x | md5sum); [ \"$a\" = \"$b\" ] && echo all is there",
+            mib * MIB
+        ));
+        Self::run(c)
+    }
+
+    fn run(c: &mut Case) -> Self {
+        c.bundle.write();
+        let running = c.cmd().args(c.words("run --bundle BUNDLE ID")).spawn();
+        let function = Self { running };
+        wait_until("it holds its memory", || {
+            function.running.stdout_now().contains("holding")
+        });
+        function
+    }
+
+    /// Tells it to end, and looks at how it has.
+    fn end(self, c: &Case) -> Outcome {
+        let kills = field(&c.cgroup_file("memory.events"), "oom_kill");
+        fs::write(c.rootfs().join("stop"), "").expect("stop");
+        let outcome = self.running.wait();
+        assert_eq!(outcome.code, 0, "{outcome}");
+        assert!(outcome.stdout.contains("all is there"), "{outcome}");
+        assert_eq!(kills, 0, "killed for want of memory");
+        outcome
+    }
+}
+
+/// Waits until `placement` gives this reason for a ratio that is not held.
+fn not_held_for(c: &Case, reason: &str) {
+    wait_until(&format!("not held: {reason}"), || {
+        let found = placement(c);
+        found["isHeld"] == false
+            && found["why"]
+                .as_str()
+                .is_some_and(|why| why.contains(reason))
+    });
+}
+
+fn held(c: &Case, ratio: f64) {
+    wait_until(&format!("{ratio} is held"), || {
+        is_near(c, ratio, 5.0) && placement(c)["isHeld"] == true
+    });
+}
+
+/// Memory of a node that nobody else can have, until this is dropped.
+struct Filled(PathBuf);
+
+impl Filled {
+    fn new(node: u32) -> Option<Self> {
+        let pool = format!("{NODES}/node{node}/hugepages/hugepages-2048kB/nr_hugepages");
+        let pool = PathBuf::from(pool);
+        if !pool.exists() {
+            skip("no pool of huge pages");
+            return None;
+        }
+        // All that there are: the kernel stops where there are no more.
+        fs::write(&pool, "1000000").expect("huge pages");
+        Some(Self(pool))
+    }
+}
+
+impl Drop for Filled {
+    fn drop(&mut self) {
+        let _ = fs::write(&self.0, "0");
+    }
+}
+
+#[test]
+fn a_full_node_is_done_without() {
+    let Some(_host) = Host::new() else { return };
+    let fill = || -> Vec<Filled> { far_nodes().into_iter().filter_map(Filled::new).collect() };
+    // Moved there, and given there.
+    for (ratio, own) in [(0.2, false), (0.0, true)] {
+        ours_beyond_runc(|c| {
+            let filled = fill();
+            if filled.len() < far_nodes().len() {
+                return;
+            }
+            let function = Function::start(c, 96, ratio, own, "sleep 0.2");
+            not_held_for(c, "is full");
+            // What does not fit there is local.
+            assert!(anon_on(c, 0) > 48 * MIB, "{}", placement(c));
+            drop(filled);
+            held(c, ratio);
+            function.end(c);
+        });
+    }
+}
+
+#[test]
+fn a_narrower_cpuset_counts_and_a_wider_one_is_used_again() {
+    let Some(_host) = Host::new() else { return };
+    ours_beyond_runc(|c| {
+        let function = Function::start(c, 12, 0.3, false, "sleep 0.2");
+        held(c, 0.3);
+        let mems = group(c).join("cpuset.mems");
+        fs::write(&mems, "0").expect("cpuset.mems");
+        not_held_for(c, "cpuset.mems");
+        assert!(is_near(c, 1.0, 1.0), "{}", placement(c));
+        fs::write(&mems, "\n").expect("cpuset.mems");
+        held(c, 0.3);
+        function.end(c);
+    });
+}
+
+#[test]
+fn processes_that_fork_and_end_are_placed_meanwhile() {
+    let Some(_host) = Host::new() else { return };
+    ours_beyond_runc(|c| {
+        // Children share the memory of their parent, write to their own, and are gone in a moment.
+        let work = "(y=$(printf %s $x | head -c 65536)) & (sleep 0.05) & wait";
+        let function = Function::start(c, 12, 0.3, false, work);
+        wait_until("0.3 is reached", || is_near(c, 0.3, 5.0));
+        let moved = |found: &Value| found["moved"]["moved"].as_u64().unwrap_or(0);
+        let before = placement(c);
+        // Shared pages count once: nothing is moved there and back.
+        std::thread::sleep(Duration::from_secs(10));
+        let after = placement(c);
+        let pages = 12 * MIB / 4096;
+        assert!(
+            moved(&after) - moved(&before) < pages / 4,
+            "{before} and then {after}"
+        );
+        function.end(c);
+    });
+}
+
+/// Pages of [`areas`], two of which have different protections and so are areas of their own.
+const AREAS: usize = 10_000;
+const PAGE: usize = 4096;
+
+/// Has the container run a function of this test program.
+fn run_here(c: &mut Case, name: &str, ratio: f64) -> Function {
+    configure(c, ratio, false);
+    let own = std::env::current_exe().expect("own path");
+    let bind = |from: &Path, to: &str| json!({"destination": to, "type": "bind", "source": from, "options": ["rbind", "ro"]});
+    let mut mounts = vec![bind(&own, "/test")];
+    for folder in ["/lib", "/lib64", "/usr/lib"] {
+        if Path::new(folder).exists() {
+            mounts.push(bind(Path::new(folder), folder));
+        }
+    }
+    c.push("/mounts", mounts);
+    c.spec()["process"]["args"] = json!(["/test", "--ignored", "--exact", "--nocapture", name]);
+    Function::run(c)
+}
+
+#[test]
+#[ignore = "runs in the container of another test"]
+#[allow(
+    unsafe_code,
+    reason = "nothing else gives a page a protection of its own"
+)]
+fn areas() {
+    if !Path::new("/test").exists() {
+        return;
+    }
+    let mut memory = vec![0_u8; (AREAS + 1) * PAGE];
+    let first = memory.as_ptr().align_offset(PAGE);
+    let of = |page: usize| u8::try_from(page % 251).expect("a byte");
+    for page in 0..AREAS {
+        memory[first + page * PAGE] = of(page);
+    }
+    let memory: &'static [u8] = memory.leak();
+    for page in (0..AREAS).step_by(2) {
+        let start = memory[first + page * PAGE..].as_ptr().cast_mut().cast();
+        // SAFETY: a page of memory that is only read, and never given back.
+        let done = unsafe { libc::mprotect(start, PAGE, libc::PROT_READ) };
+        assert_eq!(done, 0, "mprotect");
+    }
+    println!("holding");
+    while !Path::new("/stop").exists() {
+        for page in 0..AREAS {
+            assert_eq!(memory[first + page * PAGE], of(page));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    println!("all is there");
+}
+
+#[test]
+fn a_process_of_ten_thousand_areas_is_placed() {
+    let Some(_host) = Host::new() else { return };
+    ours_beyond_runc(|c| {
+        let function = run_here(c, "faults::areas", 0.4);
+        let maps = fs::read_to_string(format!("/proc/{}/maps", c.pid())).expect("maps");
+        assert!(maps.lines().count() >= AREAS, "{}", maps.lines().count());
+        held(c, 0.4);
+        function.end(c);
+    });
+}
+
+/// The data access monitor of the kernel, as somebody else uses it.
+struct Damon(PathBuf);
+
+impl Damon {
+    fn watch(process: i32) -> Option<Self> {
+        let root = Path::new("/sys/kernel/mm/damon/admin/kdamonds");
+        if !root.exists() {
+            skip("the kernel has no DAMON");
+            return None;
+        }
+        // What is on by default keeps others out.
+        let default = Path::new("/sys/module/damon_stat/parameters/enabled");
+        if default.exists() {
+            fs::write(default, "N").expect("damon_stat");
+        }
+        let write = |path: &str, text: &str| {
+            fs::write(root.join(path), text).unwrap_or_else(|error| panic!("{path}: {error}"));
+        };
+        write("nr_kdamonds", "1");
+        write("0/contexts/nr_contexts", "1");
+        write("0/contexts/0/operations", "vaddr");
+        write("0/contexts/0/targets/nr_targets", "1");
+        write("0/contexts/0/targets/0/pid_target", &process.to_string());
+        write("0/state", "on");
+        Some(Self(root.to_owned()))
+    }
+
+    fn is_on(&self) -> bool {
+        fs::read_to_string(self.0.join("0/state")).is_ok_and(|state| state.trim() == "on")
+    }
+
+    /// The thread of the kernel that does it.
+    fn thread(&self) -> String {
+        fs::read_to_string(self.0.join("0/pid")).expect("pid")
+    }
+}
+
+impl Drop for Damon {
+    fn drop(&mut self) {
+        let _ = fs::write(self.0.join("0/state"), "off");
+        let _ = fs::write(self.0.join("nr_kdamonds"), "0");
+    }
+}
+
+#[test]
+fn damon_in_the_hands_of_another_stays_there() {
+    let Some(_host) = Host::new() else { return };
+    ours_beyond_runc(|c| {
+        let function = Function::start(c, 12, 0.3, false, "sleep 0.2");
+        let Some(damon) = Damon::watch(c.pid()) else {
+            function.end(c);
+            return;
+        };
+        let thread = damon.thread();
+        held(c, 0.3);
+        assert!(damon.is_on());
+        assert_eq!(damon.thread(), thread);
+        function.end(c);
+    });
+}
+
+/// Blocks of a node's memory, which can be taken away one by one.
+struct Offline(Vec<PathBuf>);
+
+impl Offline {
+    fn new(node: u32) -> Self {
+        let folder = format!("{NODES}/node{node}");
+        let entries = fs::read_dir(folder).expect("node").flatten();
+        let blocks = entries
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with("memory"))
+            .map(|entry| entry.path().join("state"))
+            .filter(|state| state.exists());
+        // Those in which the kernel has something of its own stay.
+        Self(
+            blocks
+                .filter(|state| fs::write(state, "offline").is_ok())
+                .collect(),
+        )
+    }
+}
+
+impl Drop for Offline {
+    fn drop(&mut self) {
+        for state in &self.0 {
+            let _ = fs::write(state, "online");
+        }
+    }
+}
+
+#[test]
+fn memory_that_goes_offline_is_left_and_used_again() {
+    let Some(_host) = Host::new() else { return };
+    ours_beyond_runc(|c| {
+        let function = Function::start(c, 12, 0.3, false, "sleep 0.2");
+        held(c, 0.3);
+        let far = *far_nodes().last().expect("a node");
+        let offline = Offline::new(far);
+        let count = offline.0.len();
+        assert!(count > 0, "nothing of node {far} can be taken away");
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(5) {
+            let found = placement(c);
+            assert!(
+                found["isHeld"] == true || found["why"].is_string(),
+                "{found}"
+            );
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        drop(offline);
+        held(c, 0.3);
+        function.end(c);
+    });
+}
