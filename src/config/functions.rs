@@ -452,7 +452,7 @@ mod tests {
             ("step", "\"2GiB\""),
             ("floor", "-1"),
             ("class", "\"a,b\""),
-            ("placement", "\"faasmem\""),
+            ("placement", "\"faas\""),
             ("local-ratio", "1.5"),
             ("local-ratio", "\"x\""),
             ("hold", "[]"),
