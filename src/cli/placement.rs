@@ -8,6 +8,7 @@ use super::{Failure, output};
 use crate::model::ContainerId;
 use crate::model::nodes;
 use crate::placement::{self, Held};
+use crate::sampler::Lived;
 
 pub(super) fn run(args: &Placement, roots: &Roots) -> Result<(), Failure> {
     let id: ContainerId = args.container.id.parse()?;
@@ -67,6 +68,7 @@ fn table(held: &Held) -> String {
                 moved.moved, moved.refused, moved.pending, moved.longest_call_us
             ),
         ]);
+        rows.extend(moved.life.iter().flat_map(lived));
     }
     let mut text = output::table(&rows, 0, 2);
     for reason in held
@@ -83,6 +85,35 @@ fn table(held: &Held) -> String {
     }
     text.push('\n');
     text
+}
+
+/// What became of the memory in the phases of the life of a container.
+fn lived(life: &Lived) -> Vec<[String; 2]> {
+    let step = match life.step {
+        0 => String::new(),
+        step => format!(", step {step}"),
+    };
+    vec![
+        [
+            "phase".to_owned(),
+            format!("{}{step}: {}", life.phase.as_str(), life.because),
+        ],
+        [
+            "touched".to_owned(),
+            match life.requests {
+                0 => "not known yet".to_owned(),
+                requests => format!(
+                    "{} by the last of {requests} requests, {} by none of them",
+                    life.touched.to_megabytes(),
+                    life.untouched.to_megabytes()
+                ),
+            },
+        ],
+        [
+            "out and back".to_owned(),
+            format!("{} pages went out, {} came back", life.out, life.back),
+        ],
+    ]
 }
 
 pub(super) fn weights(args: &Weights) -> Result<(), Failure> {

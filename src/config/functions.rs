@@ -355,7 +355,7 @@ mod tests {
         assert_eq!(value("floor"), "3MiB");
         assert_eq!(value("lead"), "2ms");
         assert_eq!(value("pad"), "2MiB");
-        assert_eq!(value("settle"), "50ms");
+        assert_eq!(value("settle"), "20ms");
         assert_eq!(of(&config, "default/thumb12").mode.value, Mode::Observe);
         assert_eq!(of(&config, "other/thumb1").mode.value, Mode::Off);
         assert_eq!(
@@ -452,7 +452,7 @@ mod tests {
             ("step", "\"2GiB\""),
             ("floor", "-1"),
             ("class", "\"a,b\""),
-            ("placement", "\"faasmem\""),
+            ("placement", "\"faas\""),
             ("local-ratio", "1.5"),
             ("local-ratio", "\"x\""),
             ("hold", "[]"),

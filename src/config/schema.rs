@@ -24,7 +24,7 @@ pub struct OptionInfo {
 }
 
 /// All options but those of single functions, which are [`FUNCTION_OPTIONS`](super::FUNCTION_OPTIONS).
-pub const OPTIONS: [OptionInfo; 22] = [
+pub const OPTIONS: [OptionInfo; 23] = [
     OptionInfo {
         key: "runtime.root",
         values: "an absolute path",
@@ -106,7 +106,8 @@ pub const OPTIONS: [OptionInfo; 22] = [
         values: values::PLACEMENT,
         meaning: "Where the memory of containers is to lie on a host with local and remote memory. off: where the kernel \
                   puts it. interleave=L:R: L parts local, R parts remote. adaptive: as few local as earlier runs allow \
-                  under the latency bound. adrias: all local or all remote.",
+                  under the latency bound. adrias: all local or all remote. faasmem: what requests do not touch remote, \
+                  and idle containers step by step. pond: of that so much as earlier runs did not touch.",
     },
     OptionInfo {
         key: "placement.quantile",
@@ -123,6 +124,12 @@ pub const OPTIONS: [OptionInfo; 22] = [
         key: "placement.bandwidth",
         values: values::LARGE_SIZE,
         meaning: "At most so much is moved per second for one container whose memory does not lie as it should.",
+    },
+    OptionInfo {
+        key: "placement.semi-warm-after",
+        values: values::SETTLE,
+        meaning: "A container that was idle for so long gives its local memory up in steps, by faasmem. Its own rests \
+                  count before, and where nothing is set here those of earlier runs.",
     },
     OptionInfo {
         key: "weights.own",
@@ -220,6 +227,8 @@ pub struct Config {
     pub placement_explore: Setting<bool>,
     /// `placement.bandwidth`, per second.
     pub placement_bandwidth: Setting<Bytes>,
+    /// `placement.semi-warm-after`.
+    pub placement_semi_warm_after: Setting<Duration>,
     /// `weights.own`.
     pub weights_own: Setting<bool>,
     /// `profile.folder`.
@@ -244,6 +253,9 @@ const DEFAULT_PAD: Bytes = Bytes::new(8 << 20);
 /// `placement.bandwidth`: a small share of what any memory does.
 const DEFAULT_BANDWIDTH: Bytes = Bytes::new(200 << 20);
 
+/// `placement.semi-warm-after`: most functions are called again before, or not for long.
+const DEFAULT_SEMI_WARM_AFTER: Duration = Duration::from_secs(60);
+
 /// `stand-in.namespaces`: where faasd has functions unless it is told otherwise.
 const DEFAULT_STAND_IN: &str = "openfaas-fn";
 
@@ -262,7 +274,7 @@ impl Default for Config {
             memory_step: Setting::default(DEFAULT_STEP),
             memory_pad: Setting::default(DEFAULT_PAD),
             memory_lead: Setting::default(Duration::from_millis(20)),
-            memory_settle: Setting::default(Duration::from_millis(50)),
+            memory_settle: Setting::default(Duration::from_millis(20)),
             memory_hold: Setting::default(Duration::from_secs(10)),
             memory_keep_alive: Setting::default(true),
             memory_priority: Setting::default(Priority::Normal),
@@ -272,6 +284,7 @@ impl Default for Config {
             placement_quantile: Setting::default(Quantile::P95),
             placement_explore: Setting::default(false),
             placement_bandwidth: Setting::default(DEFAULT_BANDWIDTH),
+            placement_semi_warm_after: Setting::default(DEFAULT_SEMI_WARM_AFTER),
             weights_own: Setting::default(false),
             profile_folder: Setting::default(PathBuf::from(DEFAULT_PROFILES)),
             keep_traces: Setting::default(20),
@@ -386,6 +399,10 @@ impl Config {
             (
                 self.placement_bandwidth.value.to_text(),
                 &self.placement_bandwidth.origin,
+            ),
+            (
+                duration::text(self.placement_semi_warm_after.value),
+                &self.placement_semi_warm_after.origin,
             ),
             (self.weights_own.value.to_string(), &self.weights_own.origin),
             (
@@ -509,6 +526,10 @@ pub(super) fn set(
         "placement.bandwidth" => {
             let value = values::large_size(value).ok_or(wrong)?;
             config.placement_bandwidth = Setting { value, origin };
+        }
+        "placement.semi-warm-after" => {
+            let value = values::settle(value).ok_or(wrong)?;
+            config.placement_semi_warm_after = Setting { value, origin };
         }
         "weights.own" => {
             let value = value.as_bool().ok_or(wrong)?;

@@ -35,7 +35,8 @@ pub(super) const NAMESPACES: &str = "a list of names of namespaces";
 /// What a key of a switch can take.
 pub(super) const SWITCH: &str = "true or false";
 /// What a key of a placement can take.
-pub(super) const PLACEMENT: &str = "\"off\", \"local\", \"remote\", \"adaptive\", \"adrias\" or \"interleave=L:R\" with numbers from 0 to 255";
+pub(super) const PLACEMENT: &str = "\"off\", \"local\", \"remote\", \"adaptive\", \"adrias\", \"faasmem\", \"pond\" or \"interleave=L:R\" \
+     with numbers from 0 to 255";
 /// What a key of a share of runs can take.
 pub(super) const QUANTILE: &str = "a number above 0 and below 1 with at most four digits";
 /// What a key of a local ratio can take.

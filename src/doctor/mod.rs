@@ -16,7 +16,7 @@ use chrono::Datelike;
 use crate::config::Config;
 use crate::kernel::cgroup::{Survey, Version};
 use crate::kernel::probe::{Accepted, Probe};
-use crate::kernel::{self, chain, process, wait};
+use crate::kernel::{self, chain, process, touched, wait};
 use crate::policy::health::{Cgroups, Facts, Host, Layout, LimitTrial, Placement, PressureReports};
 
 /// How long a program may take to tell its version.
@@ -88,6 +88,7 @@ fn placement() -> Placement {
             Accepted::No { reason } => Some(reason),
             Accepted::Unknown => Some("not asked".to_owned()),
         },
+        no_touched: touched::can_tell().err(),
         demotes: probe.demotion_enabled,
         generations: (probe.generations.enabled, probe.generations.debugfs),
         has_damon: probe.damon.sysfs,

@@ -16,6 +16,7 @@ pub mod probe;
 pub mod process;
 pub mod signals;
 pub mod socket;
+pub mod touched;
 pub mod tty;
 pub mod wait;
 pub mod watch;

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use super::{KernelError, Result};
+use crate::model::Bytes;
 
 /// The page is there.
 const PRESENT: u64 = 1 << 63;
@@ -30,6 +31,12 @@ pub struct Area {
     pub end: u64,
     /// Whether some of its pages are huge.
     pub has_huge: bool,
+    /// Whether it maps a file: then some of its pages are of the file, and what was touched counts both.
+    pub is_of_file: bool,
+    /// Its anonymous memory.
+    pub anonymous: Bytes,
+    /// What of its memory was touched since the kernel last forgot that (`kernel::touched`).
+    pub touched: Bytes,
 }
 
 /// Bytes of a page.
@@ -37,7 +44,7 @@ pub fn size() -> u64 {
     u64::try_from(rustix::param::page_size()).unwrap_or(4096)
 }
 
-fn file(pid: i32, name: &str) -> PathBuf {
+pub(super) fn file(pid: i32, name: &str) -> PathBuf {
     PathBuf::from("/proc").join(pid.to_string()).join(name)
 }
 
@@ -46,44 +53,85 @@ fn file(pid: i32, name: &str) -> PathBuf {
 /// # Errors
 /// `Io`: it is gone, or we may not look.
 pub fn areas(pid: i32) -> Result<Vec<Area>> {
-    let path = file(pid, "smaps");
-    let file = File::open(&path).map_err(|err| KernelError::io("read", &path, err))?;
-    read_areas(BufReader::new(file)).map_err(|err| KernelError::io("read", &path, err))
-}
-
-fn read_areas(text: impl BufRead) -> std::io::Result<Vec<Area>> {
     let mut found = Vec::new();
-    let mut area: Option<Area> = None;
-    let mut has_pages = false;
-    for line in text.lines() {
-        let line = line?;
-        if let Some(next) = range(&line) {
-            found.extend(area.take().filter(|_| has_pages));
-            (area, has_pages) = (Some(next), false);
-        } else if let Some(kilobytes) = line.strip_prefix("Anonymous:") {
-            has_pages = !is_zero(kilobytes);
-        } else if let Some(kilobytes) = line.strip_prefix("AnonHugePages:")
-            && let Some(area) = &mut area
-        {
-            area.has_huge = !is_zero(kilobytes);
-        }
-    }
-    found.extend(area.filter(|_| has_pages));
+    each_area(pid, |area| {
+        found.push(area);
+        true
+    })?;
     Ok(found)
 }
 
+/// The part of the address space of a process that begins at `start`; none if there is no such part, or it has no
+/// anonymous pages.
+///
+/// # Errors
+/// As [`areas`].
+pub fn area_at(pid: i32, start: u64) -> Result<Option<Area>> {
+    let mut found = None;
+    each_area(pid, |area| {
+        if area.start == start {
+            found = Some(area);
+        }
+        // The kernel counts the pages of an area when it writes the area: those behind it cost nothing then.
+        area.start < start
+    })?;
+    Ok(found)
+}
+
+fn each_area(pid: i32, visit: impl FnMut(Area) -> bool) -> Result<()> {
+    let path = file(pid, "smaps");
+    let file = File::open(&path).map_err(|err| KernelError::io("read", &path, err))?;
+    read_areas(BufReader::new(file), visit).map_err(|err| KernelError::io("read", &path, err))
+}
+
+/// Areas with anonymous pages, in order, until `visit` wants no more.
+fn read_areas(text: impl BufRead, mut visit: impl FnMut(Area) -> bool) -> std::io::Result<()> {
+    let has_pages = |area: &Area| area.anonymous > Bytes::ZERO;
+    let mut area: Option<Area> = None;
+    for line in text.lines() {
+        let line = line?;
+        if let Some(next) = range(&line) {
+            let before = area.replace(next).filter(has_pages);
+            if before.is_some_and(|area| !visit(area)) {
+                return Ok(());
+            }
+            continue;
+        }
+        let (Some(area), Some((key, value))) = (&mut area, line.split_once(':')) else {
+            continue;
+        };
+        match key {
+            "Anonymous" => area.anonymous = kilobytes(value),
+            "Referenced" => area.touched = kilobytes(value),
+            "AnonHugePages" => area.has_huge = kilobytes(value) > Bytes::ZERO,
+            _ => {}
+        }
+    }
+    if let Some(last) = area.filter(has_pages) {
+        visit(last);
+    }
+    Ok(())
+}
+
 /// `     12 kB`.
-fn is_zero(kilobytes: &str) -> bool {
-    kilobytes.trim().trim_end_matches("kB").trim() == "0"
+fn kilobytes(text: &str) -> Bytes {
+    let number = text.trim().trim_end_matches("kB").trim_end().parse::<u64>();
+    Bytes::new(number.unwrap_or(0).saturating_mul(1024))
 }
 
 /// `7f00-7f80 rw-p ...`.
 fn range(line: &str) -> Option<Area> {
-    let (start, end) = line.split(' ').next()?.split_once('-')?;
+    let mut words = line.split_ascii_whitespace();
+    let (start, end) = words.next()?.split_once('-')?;
+    // Permissions, offset, device, inode.
+    let inode = words.nth(3);
     Some(Area {
         start: u64::from_str_radix(start, 16).ok()?,
         end: u64::from_str_radix(end, 16).ok()?,
         has_huge: false,
+        is_of_file: inode.is_some_and(|inode| inode != "0"),
+        anonymous: Bytes::ZERO,
+        touched: Bytes::ZERO,
     })
 }
 
@@ -165,25 +213,43 @@ mod tests {
     fn areas_without_anonymous_pages_are_left_out() {
         let text = "55e0-55f0 r-xp 00000000 08:01 12 /bin/x\nSize: 4 kB\nAnonymous:             0 kB\n\
                     AnonHugePages:         0 kB\nVmFlags: rd ex\n\
-                    7f00-7f80 rw-p 00000000 00:00 0 [heap]\nAnonymous:          4096 kB\n\
+                    7f00-7f80 rw-p 00000000 00:00 0 [heap]\nReferenced:   12 kB\nAnonymous:          4096 kB\n\
                     AnonHugePages:      2048 kB\n\
-                    7fa0-7fb0 rw-p 00000000 00:00 0\nAnonymous:             8 kB\nAnonHugePages: 0 kB\n";
-        let found = read_areas(text.as_bytes()).unwrap();
+                    7fa0-7fb0 rw-p 00000000 08:01 12 /bin/x\nAnonymous:             8 kB\nAnonHugePages: 0 kB\n";
+        let mut found = Vec::new();
+        read_areas(text.as_bytes(), |area| {
+            found.push(area);
+            true
+        })
+        .unwrap();
         assert_eq!(
             found,
             [
                 Area {
                     start: 0x7f00,
                     end: 0x7f80,
-                    has_huge: true
+                    has_huge: true,
+                    is_of_file: false,
+                    anonymous: Bytes::new(4 << 20),
+                    touched: Bytes::new(12 << 10),
                 },
                 Area {
                     start: 0x7fa0,
                     end: 0x7fb0,
-                    has_huge: false
+                    has_huge: false,
+                    is_of_file: true,
+                    anonymous: Bytes::new(8 << 10),
+                    touched: Bytes::ZERO,
                 },
             ]
         );
+        let mut visits = 0;
+        read_areas(text.as_bytes(), |_| {
+            visits += 1;
+            false
+        })
+        .unwrap();
+        assert_eq!(visits, 1);
     }
 
     #[test]

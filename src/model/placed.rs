@@ -1,4 +1,4 @@
-//! Runs at a local ratio: what is known of them, and what of a ratio.
+//! Runs whose memory was placed: what is known of them, and what of a local ratio.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -48,6 +48,33 @@ pub struct Measured {
     /// How long its newest runs took.
     #[serde(rename = "latenciesUs", with = "all_micros")]
     pub latencies: Vec<Duration>,
+}
+
+/// What the requests of a run were seen to do with its memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Seen {
+    /// The share of its anonymous memory that they touched: as much of it has to be local.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub touched: Option<LocalRatio>,
+    /// 99 of 100 of the rests between them were no longer.
+    #[serde(
+        rename = "restsUs",
+        with = "super::profile::micros_option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub rests: Option<Duration>,
+}
+
+impl Seen {
+    /// What holds for both: the larger of each.
+    #[must_use]
+    pub fn merge(self, other: Self) -> Self {
+        Self {
+            touched: self.touched.max(other.touched),
+            rests: self.rests.max(other.rests),
+        }
+    }
 }
 
 mod all_micros {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -109,6 +110,10 @@ pub enum PlacementPolicy {
     Adaptive,
     /// All local or all remote, as earlier runs allow under the latency bound (Masouros et al., HPCA 2023).
     Adrias,
+    /// What requests do not touch remote, an idle container step by step (Xu et al., ASPLOS 2024).
+    Faasmem,
+    /// Of what requests do not touch so much remote as earlier runs left untouched (Li et al., ASPLOS 2023).
+    Pond,
     /// So many parts local, so many remote.
     Interleave {
         /// Of the local nodes.
@@ -120,32 +125,27 @@ pub enum PlacementPolicy {
 
 /// The text is no policy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidPolicy {
-    /// It has a name that this version does not know yet.
-    #[error(
-        "the placement {0} is not there yet (want off, local, remote, adaptive, adrias or interleave=L:R)"
-    )]
-    NotYet(String),
-    /// It is something else.
-    #[error(
-        "{0:?} is no placement (want off, local, remote, adaptive, adrias or interleave=L:R with parts from 0 to 255)"
-    )]
-    Unknown(String),
-}
-
-/// Policies of the design that this version refuses by name.
-const NOT_YET: [&str; 2] = ["faasmem", "pond"];
+#[error(
+    "{0:?} is no placement (want off, local, remote, adaptive, adrias, faasmem, pond or interleave=L:R with parts from 0 \
+     to 255)"
+)]
+pub struct InvalidPolicy(String);
 
 impl PlacementPolicy {
     /// Whether it goes by earlier runs.
     pub fn learns(self) -> bool {
-        matches!(self, Self::Adaptive | Self::Adrias)
+        matches!(self, Self::Adaptive | Self::Adrias | Self::Pond)
     }
 
-    /// The local ratio that it aims at; none of a policy that learns.
+    /// Whether it goes by the phases of a life and by what requests touch, and not by a ratio.
+    pub fn has_life_cycle(self) -> bool {
+        matches!(self, Self::Faasmem | Self::Pond)
+    }
+
+    /// The local ratio that it aims at; none of a policy that learns or goes by the phases of a life.
     pub fn target(self) -> Option<LocalRatio> {
         match self {
-            Self::Off | Self::Adaptive | Self::Adrias => None,
+            Self::Off | Self::Adaptive | Self::Adrias | Self::Faasmem | Self::Pond => None,
             Self::Local => Some(LocalRatio::LOCAL),
             Self::Remote => Some(LocalRatio::REMOTE),
             Self::Interleave { local, remote } => {
@@ -159,14 +159,15 @@ impl FromStr for PlacementPolicy {
     type Err = InvalidPolicy;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let unknown = || InvalidPolicy::Unknown(text.to_owned());
+        let unknown = || InvalidPolicy(text.to_owned());
         match text {
             "off" => Ok(Self::Off),
             "local" => Ok(Self::Local),
             "remote" => Ok(Self::Remote),
             "adaptive" => Ok(Self::Adaptive),
             "adrias" => Ok(Self::Adrias),
-            name if NOT_YET.contains(&name) => Err(InvalidPolicy::NotYet(name.to_owned())),
+            "faasmem" => Ok(Self::Faasmem),
+            "pond" => Ok(Self::Pond),
             _ => {
                 let parts = text.strip_prefix("interleave=").ok_or_else(unknown)?;
                 let (local, remote) = parts.split_once(':').ok_or_else(unknown)?;
@@ -188,6 +189,8 @@ impl fmt::Display for PlacementPolicy {
             Self::Remote => f.write_str("remote"),
             Self::Adaptive => f.write_str("adaptive"),
             Self::Adrias => f.write_str("adrias"),
+            Self::Faasmem => f.write_str("faasmem"),
+            Self::Pond => f.write_str("pond"),
             Self::Interleave { local, remote } => write!(f, "interleave={local}:{remote}"),
         }
     }
@@ -248,6 +251,23 @@ pub enum Means {
     Correction,
 }
 
+/// What becomes of the memory of a container in the phases of its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LifeCycle {
+    /// So much stays local of what requests do not touch, too.
+    pub least: LocalRatio,
+    /// After how long an idle container gives its memory up in steps, where its own rests do not tell; none where it
+    /// keeps it.
+    #[serde(
+        rename = "semiWarmAfterUs",
+        default,
+        with = "super::profile::micros_option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub semi_warm_after: Option<Duration>,
+}
+
 /// Where the memory of one container is to lie.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -257,6 +277,9 @@ pub struct Placement {
     /// The wanted local ratio; none where nothing is wanted or nothing can be done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<LocalRatio>,
+    /// What becomes of it in the phases of its life, where that is not a ratio.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub life: Option<LifeCycle>,
     /// What its processes get; none leaves the kernel's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<MemoryPolicy>,
@@ -277,9 +300,10 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// Whether somebody has to see that the ratio is held.
+    /// Whether somebody has to see that its memory lies as it should.
     pub fn is_watched(&self) -> bool {
-        self.target.is_some() && matches!(self.means, Means::Allocation | Means::Correction)
+        (self.target.is_some() || self.life.is_some())
+            && matches!(self.means, Means::Allocation | Means::Correction)
     }
 }
 
@@ -323,21 +347,20 @@ mod tests {
     }
 
     #[test]
-    fn policies_have_names_and_those_to_come_are_refused_by_name() {
+    fn policies_have_names() {
         for text in [
             "off",
             "local",
             "remote",
             "interleave=3:1",
             "interleave=0:255",
+            "adaptive",
+            "adrias",
+            "faasmem",
+            "pond",
         ] {
             assert_eq!(text.parse::<PlacementPolicy>().unwrap().to_string(), text);
         }
-        let err = "faasmem".parse::<PlacementPolicy>().unwrap_err();
-        assert!(
-            err.to_string().contains("faasmem is not there yet"),
-            "{err}"
-        );
         for bad in [
             "",
             "Local",

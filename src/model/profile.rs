@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::placed::{Measured, RunPlacement};
+use super::placed::{Measured, RunPlacement, Seen};
 use super::trace::{Sample, Trace};
 use super::{Bytes, ClassName, FunctionKey, InvalidName, RunId};
 
@@ -52,6 +52,9 @@ pub struct Digest {
     /// How its memory was placed, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<RunPlacement>,
+    /// What its requests were seen to do with its memory.
+    #[serde(flatten)]
+    pub seen: Seen,
     /// Over wall time.
     pub wall: Hulls,
     /// Over CPU time.
@@ -119,6 +122,9 @@ pub struct ClassProfile {
     /// Leave-one-out check of the hull over CPU time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_confidence: Option<Confidence>,
+    /// What requests were seen to do with memory, at most.
+    #[serde(flatten)]
+    pub seen: Seen,
 }
 
 /// How inputs are put into classes: by the value of one feature.
@@ -218,14 +224,27 @@ impl Profile {
         class: Option<&ClassName>,
         features: &BTreeMap<String, f64>,
     ) -> Option<&[Measured]> {
+        let class = self.class_of(class, features);
+        self.placed.get(&class).map(Vec::as_slice)
+    }
+
+    /// What requests with an input were seen to do with memory, at most: those of its class, as for
+    /// [`Profile::placed_runs`].
+    pub fn seen(&self, class: Option<&ClassName>, features: &BTreeMap<String, f64>) -> Seen {
+        let class = self.class_of(class, features);
+        self.classes
+            .get(&class)
+            .map_or_else(Seen::default, |class| class.seen)
+    }
+
+    fn class_of(&self, class: Option<&ClassName>, features: &BTreeMap<String, f64>) -> ClassName {
         let by_features = || {
             let bins = self.bins.as_ref()?;
             let value = features.get(&bins.feature).filter(|v| v.is_finite())?;
             bins.class(*value).ok()
         };
         let class = class.cloned().or_else(by_features);
-        let class = class.unwrap_or_else(ClassName::all);
-        self.placed.get(&class).map(Vec::as_slice)
+        class.unwrap_or_else(ClassName::all)
     }
 }
 
@@ -250,12 +269,12 @@ pub(super) mod micros {
     }
 }
 
-mod micros_option {
+pub(super) mod micros_option {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(
+    pub(in crate::model) fn serialize<S: Serializer>(
         time: &Option<Duration>,
         to: S,
     ) -> Result<S::Ok, S::Error> {
@@ -265,7 +284,7 @@ mod micros_option {
         }
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(in crate::model) fn deserialize<'de, D: Deserializer<'de>>(
         from: D,
     ) -> Result<Option<Duration>, D::Error> {
         Ok(Option::<u64>::deserialize(from)?.map(Duration::from_micros))

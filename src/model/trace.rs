@@ -15,6 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use super::context::Context;
+use super::placed::Seen;
 use super::{Bytes, MemoryLimit, MemoryTime};
 
 /// The first line.
@@ -44,7 +45,8 @@ pub const COLUMNS: [&str; 14] = [
 ];
 
 /// A part of the life of a function instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// The environment is set up.
     Init,
@@ -127,6 +129,9 @@ pub struct End {
     /// How many processes the OOM killer ended.
     #[serde(default)]
     pub oom_kills: u64,
+    /// What its requests were seen to do with its memory.
+    #[serde(flatten)]
+    pub seen: Seen,
 }
 
 /// One run.

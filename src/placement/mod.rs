@@ -8,6 +8,7 @@ mod weights;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -18,7 +19,9 @@ use crate::config::Config;
 use crate::control;
 use crate::grant::Described;
 use crate::kernel::probe::{self, Accepted};
-use crate::model::placement::{LocalRatio, Means, Placement};
+use crate::model::placed::Seen;
+use crate::model::placement::{LocalRatio, Means, Placement, PlacementPolicy};
+use crate::model::profile::Profile;
 use crate::model::{ContainerId, FunctionKey, Mode, Origin, Setting};
 use crate::policy::placement::{Learned, Request, Rights, decide, learned, target};
 use crate::policy::settings::FunctionSettings;
@@ -106,6 +109,7 @@ pub fn preview(subject: &Subject<'_>) -> Option<Placement> {
 fn is_wanted(settings: &FunctionSettings) -> bool {
     settings.mode.value != Mode::Off
         && (settings.placement.value.learns()
+            || settings.placement.value.has_life_cycle()
             || target(&settings.placement, settings.local_ratio.as_ref()).is_some())
 }
 
@@ -122,6 +126,14 @@ fn wanted(subject: &Subject<'_>, rights: Rights) -> Placement {
         true => Accepted::Unknown,
         false => probe::accepts_weighted_interleave(&layout),
     };
+    let policy = settings.placement.value;
+    // Nothing is looked up where it makes no difference.
+    let looks_up = !layout.remote().is_empty() && (policy.learns() || policy.has_life_cycle());
+    let profile = looks_up.then(|| {
+        let store = Store::new(&config.profile_folder.value, config.keep_traces.value);
+        store.lookup(subject.function)
+    });
+    let profile = profile.flatten();
     decide(&Request {
         layout: &layout,
         weighted_interleave: match accepted {
@@ -131,9 +143,11 @@ fn wanted(subject: &Subject<'_>, rights: Rights) -> Placement {
         },
         policy: &settings.placement,
         ratio: settings.local_ratio.as_ref(),
-        // Nothing is looked up where it makes no difference.
-        learned: (settings.placement.value.learns() && !layout.remote().is_empty())
-            .then(|| from_runs(subject)),
+        learned: match policy {
+            PlacementPolicy::Pond => untouched(&seen(subject, profile.as_ref())),
+            _ => (looks_up && policy.learns()).then(|| from_runs(subject, profile.as_ref())),
+        },
+        semi_warm_after: &semi_warm_after(subject, profile.as_ref()),
         bandwidth: config.placement_bandwidth.value,
         declared: declared(spec),
         rights,
@@ -141,16 +155,12 @@ fn wanted(subject: &Subject<'_>, rights: Rights) -> Placement {
 }
 
 /// What earlier runs of the function and its input class tell.
-fn from_runs(subject: &Subject<'_>) -> (LocalRatio, String) {
+fn from_runs(subject: &Subject<'_>, profile: Option<&Profile>) -> (LocalRatio, String) {
     let Subject {
         config, settings, ..
     } = subject;
-    let store = Store::new(&config.profile_folder.value, config.keep_traces.value);
-    let profile = store.lookup(subject.function);
     let class = settings.class.as_ref().map(|class| &class.value);
-    let measured = profile
-        .as_ref()
-        .and_then(|profile| profile.placed_runs(class, subject.features));
+    let measured = profile.and_then(|profile| profile.placed_runs(class, subject.features));
     learned(&Learned {
         policy: settings.placement.value,
         measured: measured.unwrap_or_default(),
@@ -158,6 +168,31 @@ fn from_runs(subject: &Subject<'_>) -> (LocalRatio, String) {
         quantile: config.placement_quantile.value,
         explores: config.placement_explore.value,
     })
+}
+
+/// What earlier requests of the function and its input class were seen to do with memory.
+fn seen(subject: &Subject<'_>, profile: Option<&Profile>) -> Seen {
+    let class = subject.settings.class.as_ref().map(|class| &class.value);
+    let of_class = |profile: &Profile| profile.seen(class, subject.features);
+    profile.map(of_class).unwrap_or_default()
+}
+
+fn untouched(seen: &Seen) -> Option<(LocalRatio, String)> {
+    let touched = seen.touched?;
+    let because = format!("requests of earlier runs touched at most {touched} of their memory");
+    Some((touched, because))
+}
+
+/// After how long an idle container is likely to stay idle, and who says so.
+fn semi_warm_after(subject: &Subject<'_>, profile: Option<&Profile>) -> (Duration, String) {
+    let given = &subject.config.placement_semi_warm_after;
+    match seen(subject, profile).rests {
+        Some(rests) if given.origin == Origin::Default => (
+            rests,
+            "99 of 100 rests of earlier runs were shorter".to_owned(),
+        ),
+        _ => (given.value, given.origin.to_string()),
+    }
 }
 
 /// The field by which the configuration of a container places its memory itself.

@@ -226,11 +226,11 @@ fn looser(what: &str, found: impl Display, origin: &Origin) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::policy::identity::Trusted;
 
-    fn settings() -> FunctionSettings {
+    pub(in crate::policy) fn settings() -> FunctionSettings {
         FunctionSettings {
             mode: Setting::default(Mode::Elastic),
             class: None,

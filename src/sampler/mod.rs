@@ -31,14 +31,15 @@ use tokio::sync::oneshot;
 
 use crate::kernel::cgroup::Cgroup;
 use crate::kernel::wait::{self, Waker};
+use crate::model::placed::Seen;
 use crate::model::placement::Placement;
 use crate::model::plan::Plan;
 use crate::model::status::Status;
-use crate::model::trace::Context;
+use crate::model::trace::{Context, Phase};
 use crate::model::{Bytes, ClassName, Priority, RunId};
 pub use lowering::Publish;
-use placing::Placing;
-pub use placing::{Placed, Tell};
+use placing::{Event, Placing};
+pub use placing::{Lived, Placed, Tell};
 use run::{Answers, Run, Waiting};
 use tally::Shared;
 use tuning::Hands;
@@ -346,11 +347,10 @@ impl Thread {
             }
             Message::Ended(key, code, answers) => {
                 self.waiting.remove(&key);
-                if let Some(placing) = &self.placing {
-                    placing.forget(key);
-                }
+                let placing = self.placing.as_mut();
+                let seen = placing.map_or_else(Seen::default, |placing| placing.forget(key));
                 if let Some(run) = self.running.remove(&key) {
-                    run.end(now, code, answers, self.hands.as_mut());
+                    run.end(seen, now, code, answers, self.hands.as_mut());
                 }
             }
             Message::Forget(key) => {
@@ -366,11 +366,17 @@ impl Thread {
                 }
             }
             Message::Release(key) => {
+                self.tell_of(key, Event::Released);
                 if let Some((run, hands)) = self.running.get_mut(&key).zip(self.hands.as_mut()) {
                     run.release(now, hands);
                 }
             }
             Message::Edge(key, edge) => {
+                let event = match edge {
+                    Edge::Begin { .. } => Event::Begin,
+                    Edge::End => Event::End,
+                };
+                self.tell_of(key, event);
                 if let Some(run) = self.running.get_mut(&key) {
                     run.edge(now, &edge, self.hands.as_mut());
                 }
@@ -424,9 +430,16 @@ impl Thread {
                 .inspect_err(|reason| tracing::warn!(reason, "no pages are moved"))
                 .ok();
         }
-        if let Some(placing) = &self.placing {
+        if let Some(placing) = &mut self.placing {
             let tell = subject.tell.clone();
             placing.watch(waiting.key, &subject.cgroup, placement.clone(), tell);
+        }
+    }
+
+    /// Tells whoever places the memory of a container what happens to it.
+    fn tell_of(&self, key: u64, event: Event) {
+        if let Some(placing) = &self.placing {
+            placing.event(key, event);
         }
     }
 
@@ -461,12 +474,23 @@ impl Thread {
                 self.replace_guardian();
             }
         }
-        let hands = &mut self.hands;
-        self.running.retain(|_, run| {
+        let (hands, placing) = (&mut self.hands, &self.placing);
+        self.running.retain(|key, run| {
             if run.due > now {
                 return true;
             }
-            run.look(now, hands.as_mut())
+            let before = run.phase();
+            let looked = run.look(now, hands.as_mut());
+            if let Some(placing) = placing
+                && run.phase() != before
+            {
+                let event = match run.phase() {
+                    Some(Phase::KeepAlive) => Event::Rests,
+                    _ => Event::Works,
+                };
+                placing.event(*key, event);
+            }
+            looked
                 .inspect_err(|reason| tracing::warn!(reason, "a trace is cut off"))
                 .is_ok()
         });

@@ -5,16 +5,25 @@
 //! moved (`policy::placement::moves`), in calls whose pages take 20 ms at most and with pauses that keep to the bandwidth. What
 //! came of it is read back and told.
 
+mod hotness;
+mod life;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+pub(super) use life::Event;
+use life::Life;
+pub use life::Lived;
+
 use crate::kernel::cgroup::{Cgroup, Meter};
 use crate::kernel::{numa, pages, wait};
 use crate::model::nodes::Weights;
+use crate::model::placed::Seen;
 use crate::model::placement::{LocalRatio, Placement};
 use crate::policy::placement::{Goal, HYSTERESIS, Move, Unit, designed, moves};
 use crate::sampler::search::{HUGE, Search};
@@ -59,6 +68,9 @@ pub struct Placed {
     /// Why the ratio is not held, if it is not and that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// What became of it in the phases of its life, if it is placed by them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub life: Option<Lived>,
 }
 
 /// Called with what was done, whenever something was.
@@ -66,12 +78,19 @@ pub type Tell = Arc<dyn Fn(&Placed) + Send + Sync>;
 
 enum Job {
     Watch(u64, Box<Task>),
+    Event(u64, Event),
     Forget(u64),
 }
 
 /// The thread. It ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Placing(Sender<Job>);
+pub(super) struct Placing {
+    jobs: Sender<Job>,
+    /// Set with each job: what takes long is left for it.
+    urgent: Arc<AtomicBool>,
+    /// What is known of each container by now.
+    seen: BTreeMap<u64, Arc<Mutex<Seen>>>,
+}
 
 impl Placing {
     /// # Errors
@@ -88,27 +107,51 @@ impl Placing {
                 run(&receiver);
             })
             .map_err(|err| format!("start the thread that moves pages: {err}"))?;
-        Ok(Self(sender))
+        Ok(Self {
+            jobs: sender,
+            urgent: Arc::default(),
+            seen: BTreeMap::new(),
+        })
     }
 
-    /// Sees to it that the ratio of a container is held.
+    fn send(&self, job: Job) {
+        self.urgent.store(true, Ordering::Relaxed);
+        // The thread is gone only when the process ends.
+        drop(self.jobs.send(job));
+    }
+
+    /// Sees to it that the memory of a container lies as it should.
     pub(super) fn watch(
-        &self,
+        &mut self,
         key: u64,
         cgroup: &Cgroup,
         placement: Placement,
         tell: Option<Tell>,
     ) {
         match Task::new(cgroup, placement, tell) {
-            // The thread is gone only when the process ends.
-            Ok(task) => drop(self.0.send(Job::Watch(key, Box::new(task)))),
+            Ok(mut task) => {
+                task.life = Life::of(&task.placement, Arc::clone(&self.urgent));
+                self.seen.insert(key, Arc::clone(&task.seen));
+                self.send(Job::Watch(key, Box::new(task)));
+            }
             Err(reason) => tracing::warn!(reason, "its placement is not looked after"),
         }
     }
 
-    /// The container has ended.
-    pub(super) fn forget(&self, key: u64) {
-        drop(self.0.send(Job::Forget(key)));
+    /// Something happens to a container that may be watched here.
+    pub(super) fn event(&self, key: u64, event: Event) {
+        if self.seen.contains_key(&key) {
+            self.send(Job::Event(key, event));
+        }
+    }
+
+    /// The container has ended; what its requests were seen to do.
+    pub(super) fn forget(&mut self, key: u64) -> Seen {
+        let Some(seen) = self.seen.remove(&key) else {
+            return Seen::default();
+        };
+        self.send(Job::Forget(key));
+        *seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -124,6 +167,12 @@ fn run(jobs: &Receiver<Job>) {
             Ok(Job::Watch(key, task)) => {
                 tasks.retain(|(other, _)| *other != key);
                 tasks.push((key, task));
+            }
+            Ok(Job::Event(key, event)) => {
+                let task = tasks.iter_mut().find(|(other, _)| *other == key);
+                if let Some((_, task)) = task {
+                    task.take(event);
+                }
             }
             Ok(Job::Forget(key)) => tasks.retain(|(other, _)| *other != key),
             Err(RecvTimeoutError::Timeout) => {}
@@ -172,6 +221,9 @@ struct Task {
     size_then: u64,
     /// How often it was waited for its memory to settle.
     waits: u32,
+    /// The phases of its life, where something depends on them.
+    life: Option<Life>,
+    seen: Arc<Mutex<Seen>>,
 }
 
 impl std::fmt::Debug for Task {
@@ -185,7 +237,11 @@ impl std::fmt::Debug for Task {
 
 impl Task {
     fn new(cgroup: &Cgroup, placement: Placement, tell: Option<Tell>) -> Result<Self, String> {
-        let target = placement.target.ok_or("it has no local ratio")?;
+        let target = match placement.life {
+            // What goes out goes by what is touched.
+            Some(_) => LocalRatio::LOCAL,
+            None => placement.target.ok_or("it has no local ratio")?,
+        };
         let meter = Meter::open(cgroup).map_err(|err| crate::runtime::chain(&err))?;
         // What the kernel deals out by, or would.
         let weights = placement.relies_on.clone().or_else(|| {
@@ -209,14 +265,42 @@ impl Task {
             done: 0,
             size_then: 0,
             waits: 0,
+            life: None,
+            seen: Arc::default(),
         })
     }
 
+    fn take(&mut self, event: Event) {
+        let Some(life) = &mut self.life else { return };
+        let Some(pause) = life.take(event, &self.cgroup) else {
+            return;
+        };
+        if life.has_cycle() {
+            // It was meant for another phase.
+            if !self.queue.is_empty() || self.done > 0 {
+                life.interrupted();
+            }
+            self.queue.clear();
+            self.done = 0;
+        }
+        self.due = Instant::now() + pause;
+    }
+
     fn turn(&mut self) {
-        let pause = match self.queue.is_empty() {
+        let mut pause = match self.queue.is_empty() {
             true => self.look(),
             false => self.call(),
         };
+        if let Some(life) = &self.life {
+            *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = life.seen();
+            if life.has_cycle() {
+                self.placed.life = Some(life.lived());
+                if self.queue.is_empty() && self.done > 0 {
+                    // Another part.
+                    pause = Duration::ZERO;
+                }
+            }
+        }
         self.due = Instant::now() + pause;
         self.placed.pending = self
             .queue
@@ -249,6 +333,12 @@ impl Task {
                 far = far.saturating_add(bytes.get());
             }
         });
+        if let Some(life) = &mut self.life {
+            life.find_out(&self.cgroup);
+            if life.has_cycle() {
+                return self.live(near, far);
+            }
+        }
         let held = LocalRatio::of(near, far).filter(|_| near.saturating_add(far) >= LEAST);
         if held.is_none_or(|held| held.distance(self.target) <= HYSTERESIS) {
             self.placed.why = None;
@@ -280,6 +370,7 @@ impl Task {
             local: &self.placement.local,
             remote: &self.placement.remote,
             weights: &self.weights,
+            heat: self.life.as_ref().and_then(Life::heat),
         };
         let mut queue = moves(&units, &goal);
         // A call goes to one node: the kernel begins anew where the node changes, and what fails is the fault of that one.
@@ -426,6 +517,9 @@ impl Task {
         }
         self.gained = self.gained.saturating_add(here);
         self.placed.moved = self.placed.moved.saturating_add(here);
+        if let Some(life) = &mut self.life {
+            life.count(here, self.placement.remote.contains(node));
+        }
         self.placed.refused = self.placed.refused.saturating_add(stayed);
         if stayed > 0 && self.shut.is_empty() {
             self.placed.why = Some("some pages were not moved: they are in use".to_owned());
@@ -448,6 +542,7 @@ mod tests {
         let placement = Placement {
             means: crate::model::placement::Means::Correction,
             target: LocalRatio::of(1, 1),
+            life: None,
             policy: None,
             local: "0".parse().unwrap(),
             remote: "1".parse().unwrap(),

@@ -13,6 +13,7 @@ use super::writing::{Collected, Writing};
 use super::{Edge, Subject};
 use crate::guardian::Guardian;
 use crate::kernel::cgroup::Meter;
+use crate::model::placed::Seen;
 use crate::model::trace::{End, Phase, Sample};
 use crate::model::{Bytes, MemoryLimit, Mode};
 
@@ -279,9 +280,15 @@ impl Run {
         Ok(())
     }
 
+    /// What it does, as of the last look.
+    pub(super) fn phase(&self) -> Option<Phase> {
+        self.phase
+    }
+
     /// Takes the last sample and completes the file.
     pub(super) fn end(
         mut self,
+        seen: Seen,
         now: Duration,
         code: Option<i32>,
         answers: Answers,
@@ -305,6 +312,7 @@ impl Run {
             code,
             peak: self.meter.peak(),
             oom_kills: oom_kills.unwrap_or(0),
+            seen,
         };
         // Whoever asked may not want to know any more.
         let _ = answers.read.send(());

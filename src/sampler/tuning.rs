@@ -21,6 +21,8 @@ use crate::runtime::chain;
 /// A container whose limit follows it is looked at so often while it works: what it can grow by in this time and in that
 /// of a late look has room in the pad.
 const WORKING: Duration = Duration::from_millis(4);
+/// The same on cgroup v2, where nothing tells of usage that passes a threshold.
+const WORKING_UNTOLD: Duration = Duration::from_millis(2);
 /// The same while it rests.
 const RESTING: Duration = Duration::from_millis(10);
 /// Thresholds of usage are at least so far from each other, and so many at most: the kernel looks at every 128th page that
@@ -121,9 +123,10 @@ impl Tuning {
 
     /// How often the container is to be looked at, at least.
     pub(super) fn period(&self, phase: Phase) -> Duration {
-        match phase {
-            Phase::KeepAlive => RESTING,
-            _ => WORKING,
+        match (phase, self.version) {
+            (Phase::KeepAlive, _) => RESTING,
+            (_, Version::V1) => WORKING,
+            (_, Version::V2) => WORKING_UNTOLD,
         }
     }
 

@@ -235,6 +235,7 @@ mod tests {
                 code: Some(code),
                 peak: None,
                 oom_kills,
+                ..End::default()
             }),
             samples: vec![sample; samples],
             ..Trace::default()

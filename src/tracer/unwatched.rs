@@ -45,6 +45,7 @@ impl Unwatched {
             code,
             peak: self.meter.peak(),
             oom_kills: self.meter.events().1.unwrap_or(0),
+            ..End::default()
         });
         // The sampler has made no folder.
         let folder = file.parent().unwrap_or(file);

@@ -129,21 +129,19 @@ fn annotations_choose_a_placement_where_they_may() {
 }
 
 #[test]
-fn a_placement_that_is_not_there_yet_is_refused_by_name() {
+fn a_placement_that_nobody_knows_is_refused_with_those_that_there_are() {
     ours_beyond_runc(|c| {
-        configured(c, "placement.policy = \"pond\"\n");
+        configured(c, "placement.policy = \"ponds\"\n");
         c.fails(
             "config check",
-            &["placement.policy", "pond", "interleave=L:R"],
+            &["placement.policy", "ponds", "pond", "interleave=L:R"],
         );
         configured(c, "");
-        c.spec()["annotations"]["elastic-mem.io/placement"] = json!("faasmem");
+        c.spec()["annotations"]["elastic-mem.io/placement"] = json!("faas");
         c.bundle.write();
         let outcome = c.call("explain ./");
         assert!(
-            outcome
-                .stderr
-                .contains("the placement faasmem is not there yet"),
+            outcome.stderr.contains("is no placement (want off"),
             "{outcome}"
         );
     });

@@ -33,6 +33,7 @@ mod faults;
 #[path = "../integration/grants.rs"]
 mod grants;
 mod lever;
+mod life;
 mod machine;
 mod nodes;
 mod placement;

@@ -57,7 +57,7 @@ FEW_VERBS = Group(
 )  # fmt: skip
 
 NODES = Group("system", ("nodes::", "tiers::"))
-PLACEMENT = Group("system", ("placement::", "adaptive::", "faults::"))
+PLACEMENT = Group("system", ("placement::", "life::", "adaptive::", "faults::"))
 # Those that do not wait for pages to be moved.
 FEW_PLACEMENT = Group("system", ("placement::i7_weights_are", "placement::an_exec"))
 # Under emulation nothing can run from the memory of a CXL device: each instruction there costs microseconds.

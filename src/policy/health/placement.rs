@@ -14,6 +14,8 @@ pub struct Placement {
     pub demotes: Option<bool>,
     /// Whether the multi-generational LRU is on, and whether its file in debugfs is there.
     pub generations: (bool, bool),
+    /// Why it cannot be found out which pages are touched; none if it can.
+    pub no_touched: Option<String>,
     /// Whether there is DAMON.
     pub has_damon: bool,
     /// Who uses DAMON.
@@ -33,6 +35,7 @@ pub(super) fn judge(placement: &Placement) -> Vec<Finding> {
         self::nodes(layout, &nodes),
         interleaving(placement),
         weights(layout, &nodes),
+        touched(placement),
         demotion(placement.demotes),
         generations(placement.generations),
         damon(placement),
@@ -83,6 +86,16 @@ fn weights(layout: &Layout, nodes: &NodeSet) -> Finding {
         None => "",
     };
     Finding::ok(ID, format!("{}{by}", each.join(", ")))
+}
+
+fn touched(placement: &Placement) -> Finding {
+    const ID: &str = "placement.touched";
+    match &placement.no_touched {
+        None => Finding::ok(ID, "which pages are touched can be found out"),
+        Some(why) => Finding::note(ID, format!("which pages are touched cannot be found out: {why}"))
+            .means("faasmem and pond move nothing that requests left untouched, and ratios do not tell cold pages from hot ones")
+            .fix("Linux 5.10 or newer, with CONFIG_PROC_PAGE_MONITOR and CAP_SYS_NICE"),
+    }
 }
 
 fn demotion(demotes: Option<bool>) -> Finding {

@@ -87,6 +87,7 @@ fn placement() -> Placement {
             }),
         },
         no_interleaving: None,
+        no_touched: None,
         demotes: Some(false),
         generations: (true, true),
         has_damon: true,
@@ -108,6 +109,12 @@ fn what_the_host_lacks_to_place_memory() {
             "placement.weights",
             Status::Note,
             "one to one",
+        ),
+        (
+            |f| f.placement.no_touched = Some("no process_madvise".to_owned()),
+            "placement.touched",
+            Status::Note,
+            "faasmem and pond",
         ),
         (
             |f| f.placement.demotes = Some(true),

@@ -1,6 +1,7 @@
 //! The profile of one input class.
 
 use crate::model::Bytes;
+use crate::model::placed::Seen;
 use crate::model::profile::{BinWidth, ClassProfile, Confidence, Digest, Hull, Hulls, Quantiles};
 
 use super::Rules;
@@ -42,6 +43,10 @@ pub(super) fn profile(runs: &[&Digest], rules: &Rules) -> Option<ClassProfile> {
         cold_file_peak: file_peak(&cold),
         usage_peak: peaks(|run| run.usage_peak)?,
         burst: runs.iter().filter_map(|run| run.burst).max(),
+        seen: runs
+            .iter()
+            .map(|run| run.seen)
+            .fold(Seen::default(), Seen::merge),
         duration: complete.iter().map(|run| run.duration).max()?,
         wall_confidence: wall.confidence(&complete_runs, rules),
         wall: Hulls {

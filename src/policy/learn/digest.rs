@@ -62,6 +62,7 @@ pub fn digest(trace: &Trace, finest: BinWidth) -> Result<Digest, NoDigest> {
         burst: burst(&moments).map(Bytes::new),
         complete: trace.end.is_some_and(|end| complete(&end)),
         placement: placement(trace, context, &moments),
+        seen: trace.end.map(|end| end.seen).unwrap_or_default(),
         wall: hulls(&moments, |moment| moment.wall, finest),
         by_cpu: cpu.map(|_| hulls(&moments, |moment| moment.cpu, finest)),
     })

@@ -117,6 +117,7 @@ fn digests() -> impl Strategy<Value = Vec<Digest>> {
             usage_peak: Bytes::new(peak),
             complete,
             placement: None,
+            seen: crate::model::placed::Seen::default(),
             wall: Hulls {
                 held: bins.clone(),
                 file: bins,
@@ -244,6 +245,7 @@ proptest! {
         let run = |(number, (hull, complete))| Digest {
             complete,
             placement: None,
+            seen: crate::model::placed::Seen::default(),
             wall: Hulls { held: hull, file: Hull::default() },
             ..digested(number, vec![nothing.clone()], BinWidth::default()).unwrap()
         };

@@ -55,6 +55,7 @@ fn run(name: &str, bins: &[u64]) -> Digest {
         usage_peak: peak,
         complete: true,
         placement: None,
+        seen: crate::model::placed::Seen::default(),
         wall: Hulls {
             held: hull(bins),
             file: hull(&[0]),

@@ -5,17 +5,22 @@
 //! part of its remote nodes, happen to give it; else pages come local and are moved while the container runs
 //! ([`moves`]).
 
+mod heat;
 mod learned;
+pub mod life;
 mod moves;
 mod weights;
 
+pub use heat::{Heat, Span, Warmth};
 pub use learned::{Learned, learned};
 pub use moves::{Goal, Move, Unit, moves};
 pub use weights::designed;
 
+use std::time::Duration;
+
 use crate::model::nodes::{Layout, NodeSet, Weights};
 use crate::model::placement::{
-    LocalRatio, Means, MemoryPolicy, Placement, PlacementPolicy, PolicyFlag, PolicyMode,
+    LifeCycle, LocalRatio, Means, MemoryPolicy, Placement, PlacementPolicy, PolicyFlag, PolicyMode,
 };
 use crate::model::{Bytes, Setting};
 use crate::policy::reasons::Reasons;
@@ -51,6 +56,8 @@ pub struct Request<'a> {
     pub ratio: Option<&'a Setting<LocalRatio>>,
     /// The ratio of a policy that learns, and why it is this one.
     pub learned: Option<(LocalRatio, String)>,
+    /// After how long an idle container gives its memory up in steps, by `faasmem`, and why then.
+    pub semi_warm_after: &'a (Duration, String),
     /// At most so much is moved per second.
     pub bandwidth: Bytes,
     /// What the configuration of the container says of its nodes: the name of a field.
@@ -85,6 +92,7 @@ pub fn decide(request: &Request<'_>) -> Placement {
     let mut placement = Placement {
         means: Means::Plain,
         target: None,
+        life: None,
         policy: None,
         local,
         remote,
@@ -93,8 +101,14 @@ pub fn decide(request: &Request<'_>) -> Placement {
         bandwidth: request.bandwidth,
         reasons: Vec::new(),
     };
-    match target(request.policy, request.ratio).or_else(|| request.learned.clone()) {
-        None => reasons.add(
+    if let Some((wanted, because)) = target(request.policy, request.ratio) {
+        place(request, wanted, because, &mut placement, &mut reasons);
+    } else if let Some((life, because)) = life_cycle(request) {
+        live(request, life, because, &mut placement, &mut reasons);
+    } else if let Some((wanted, because)) = request.learned.clone() {
+        place(request, wanted, because, &mut placement, &mut reasons);
+    } else {
+        reasons.add(
             "placement",
             "off",
             format!(
@@ -102,22 +116,73 @@ pub fn decide(request: &Request<'_>) -> Placement {
                 request.policy.value, request.policy.origin
             ),
             "placement.policy, the table of the function",
-        ),
-        Some((wanted, because)) => {
-            place(request, wanted, because, &mut placement, &mut reasons);
-        }
+        );
     }
     placement.reasons = reasons.0;
     placement
 }
 
-fn place(
+/// What becomes of the memory of a container whose policy goes by the phases of its life, and why.
+fn life_cycle(request: &Request<'_>) -> Option<(LifeCycle, String)> {
+    let policy = request.policy;
+    let named = format!("placement {}: {}", policy.value, policy.origin);
+    match policy.value {
+        PlacementPolicy::Faasmem => {
+            let (after, why) = request.semi_warm_after;
+            let life = LifeCycle {
+                least: LocalRatio::REMOTE,
+                semi_warm_after: Some(*after),
+            };
+            let time = crate::model::duration::text(*after);
+            Some((life, format!("{named}; semi-warm after {time} ({why})")))
+        }
+        PlacementPolicy::Pond => {
+            let nothing = || {
+                let because = "no earlier run tells what requests leave untouched";
+                (LocalRatio::LOCAL, because.to_owned())
+            };
+            let (least, because) = request.learned.clone().unwrap_or_else(nothing);
+            let life = LifeCycle {
+                least,
+                semi_warm_after: None,
+            };
+            Some((life, format!("{named}; {because}")))
+        }
+        _ => None,
+    }
+}
+
+/// Memory is local first, and what is cold goes out later.
+fn live(
     request: &Request<'_>,
-    wanted: LocalRatio,
+    life: LifeCycle,
     because: String,
     placement: &mut Placement,
     reasons: &mut Reasons,
 ) {
+    if !is_possible(request, placement, reasons) {
+        return;
+    }
+    reasons.add(
+        "life cycle",
+        match life.least {
+            LocalRatio::REMOTE => "what requests do not touch is remote".to_owned(),
+            least => format!("what requests do not touch is remote, {least} stays local"),
+        },
+        because,
+        "placement, local-ratio",
+    );
+    placement.life = Some(life);
+    placement.means = Means::Correction;
+    placement.policy = Some(near(request.layout, &placement.local));
+    reasons.policy(
+        placement,
+        "new pages are local; cold ones are moved while it runs",
+    );
+}
+
+/// Whether anything can be placed.
+fn is_possible(request: &Request<'_>, placement: &mut Placement, reasons: &mut Reasons) -> bool {
     if let Some(field) = request.declared {
         placement.means = Means::Foreign;
         reasons.add(
@@ -126,7 +191,7 @@ fn place(
             format!("the configuration of the container has {field}"),
             "leave that field out",
         );
-        return;
+        return false;
     }
     if placement.remote.is_empty() || placement.local.is_empty() {
         let nodes = request.layout.with_memory().len().max(1);
@@ -136,6 +201,19 @@ fn place(
             format!("this host has no remote memory ({nodes} node, all of one kind)"),
             "a node without processors or of a slower tier",
         );
+        return false;
+    }
+    true
+}
+
+fn place(
+    request: &Request<'_>,
+    wanted: LocalRatio,
+    because: String,
+    placement: &mut Placement,
+    reasons: &mut Reasons,
+) {
+    if !is_possible(request, placement, reasons) {
         return;
     }
     placement.target = Some(wanted);

@@ -1,5 +1,8 @@
 //! The fewest pages to move so that a local ratio is reached.
 
+use std::cmp::Reverse;
+
+use super::heat::{Heat, Warmth};
 use crate::model::nodes::{NodeSet, Weights};
 use crate::model::placement::LocalRatio;
 
@@ -36,6 +39,8 @@ pub struct Goal<'a> {
     pub remote: &'a NodeSet,
     /// By which the kernel would have dealt out the pages.
     pub weights: &'a Weights,
+    /// Which pages are touched, where that is known: then the coldest go out and the hottest come in first.
+    pub heat: Option<&'a Heat>,
 }
 
 impl Goal<'_> {
@@ -62,8 +67,8 @@ impl Goal<'_> {
 }
 
 /// The moves by which units come as close to the goal as they can, with as few pages as that takes: all in one
-/// direction, and first those that the rule of weighted interleaving would have put there. The same units give the same
-/// moves, in whatever order they come.
+/// direction, first the coldest out or the hottest in, and of those that are alike first those that the rule of weighted
+/// interleaving would have put there. The same units give the same moves, in whatever order they come.
 pub fn moves(units: &[Unit], goal: &Goal<'_>) -> Vec<Move> {
     let held = |nodes: &NodeSet| -> u64 {
         let here = units.iter().filter(|unit| nodes.contains(unit.node));
@@ -71,12 +76,33 @@ pub fn moves(units: &[Unit], goal: &Goal<'_>) -> Vec<Move> {
     };
     let (near, far) = (held(goal.local), held(goal.remote));
     let wanted = goal.target.share(near + far);
-    let (from, to, mut left) = match near.checked_sub(wanted) {
-        Some(surplus) => (goal.local, goal.remote, surplus),
-        None => (goal.remote, goal.local, wanted - near),
-    };
+    match near.checked_sub(wanted) {
+        Some(surplus) => outward(units, goal, surplus),
+        None => chosen(units, goal, (goal.remote, goal.local), wanted - near),
+    }
+}
+
+/// The moves by which so many pages go out, or almost as many.
+pub(super) fn outward(units: &[Unit], goal: &Goal<'_>, pages: u64) -> Vec<Move> {
+    chosen(units, goal, (goal.local, goal.remote), pages)
+}
+
+fn chosen(
+    units: &[Unit],
+    goal: &Goal<'_>,
+    (from, to): (&NodeSet, &NodeSet),
+    mut left: u64,
+) -> Vec<Move> {
     let places: Vec<u32> = to.iter().collect();
-    let mut candidates: Vec<(bool, Unit, u32)> = units
+    let is_out = to == goal.remote;
+    // What nobody knows is taken for warm when it would go, and for cool when it would come.
+    let order = |unit: &Unit| match (goal.heat.map(|heat| heat.of(unit)), is_out) {
+        (None, _) => (None, None),
+        (Some(warmth), true) => (Some(warmth), None),
+        (Some(Warmth::Unknown), false) => (None, Some(Reverse(Warmth::Since(0)))),
+        (Some(warmth), false) => (None, Some(Reverse(warmth))),
+    };
+    let mut candidates: Vec<_> = units
         .iter()
         .filter(|unit| unit.pages > 0 && from.contains(unit.node))
         .filter_map(|unit| {
@@ -84,25 +110,31 @@ pub fn moves(units: &[Unit], goal: &Goal<'_>) -> Vec<Move> {
             let count = u64::try_from(places.len()).ok()?;
             let turn = usize::try_from(unit.page.checked_rem(count)?).ok()?;
             let node = ruled.or_else(|| places.get(turn).copied())?;
-            Some((ruled.is_none(), *unit, node))
+            Some((order(unit), ruled.is_none(), *unit, node))
         })
         .collect();
     // The largest first: what is left is for the small ones.
-    candidates.sort_unstable_by_key(|(against, unit, _)| {
-        (*against, u32::MAX - unit.pages, unit.process, unit.page)
+    candidates.sort_unstable_by_key(|(order, against, unit, _)| {
+        (
+            *order,
+            *against,
+            Reverse(unit.pages),
+            unit.process,
+            unit.page,
+        )
     });
     let mut chosen = Vec::new();
     let mut smallest: Option<Move> = None;
-    for (_, unit, to) in candidates {
+    for (_, _, unit, to) in candidates {
+        if left == 0 {
+            break;
+        }
         let pages = u64::from(unit.pages);
         if pages <= left {
             left -= pages;
             chosen.push(Move { unit, to });
         } else if smallest.is_none_or(|found| unit.pages < found.unit.pages) {
             smallest = Some(Move { unit, to });
-        }
-        if left == 0 {
-            break;
         }
     }
     // One too many, if that is closer than one too few.

@@ -53,6 +53,7 @@ fn with(
     };
     let request = Request {
         learned: None,
+        semi_warm_after: &(Duration::from_secs(60), "default".to_owned()),
         layout,
         weighted_interleave,
         policy: &Setting::default(PlacementPolicy::Off),
@@ -188,6 +189,7 @@ fn pages_go_where_weighted_interleaving_would_have_put_them() {
         local: &local,
         remote: &remote,
         weights: &weights,
+        heat: None,
     };
     let moved = moves(&pages(&[0; 16]), &goal);
     let places: Vec<u64> = moved.iter().map(|found| found.unit.page % 4).collect();
@@ -227,7 +229,7 @@ proptest! {
         let (local, remote) = (set("0"), set("1-2"));
         let weights = weights(&[(0, each), (1, 1), (2, 2)]);
         let target = LocalRatio::of(u64::from(parts), u64::from(10_000 - parts)).unwrap();
-        let goal = Goal { target, local: &local, remote: &remote, weights: &weights };
+        let goal = Goal { target, local: &local, remote: &remote, weights: &weights, heat: None };
         let before = pages(&nodes);
         let moved = moves(&before, &goal);
         let wanted = target.share(u64::try_from(before.len()).unwrap());
@@ -250,7 +252,7 @@ proptest! {
     fn huge_pages_bring_it_as_close_as_they_can(units in units(), parts in 0_u16..=10_000) {
         let (local, remote, weights) = (set("0-1"), set("2-3"), Weights::default());
         let target = LocalRatio::of(u64::from(parts), u64::from(10_000 - parts)).unwrap();
-        let goal = Goal { target, local: &local, remote: &remote, weights: &weights };
+        let goal = Goal { target, local: &local, remote: &remote, weights: &weights, heat: None };
         let whole: u64 = units.iter().map(|unit| u64::from(unit.pages)).sum();
         let (wanted, held) = (target.share(whole), local_pages(&units, &local));
         let moved = moves(&units, &goal);
