@@ -388,6 +388,8 @@ impl Server {
             door.subject.tuner.release();
         }
     }
+                    // It may have been counted, though it never stood.
+                    door.subject.tuner.release();
 
     /// One more was taken from this container.
     fn count(&mut self, key: u64) {

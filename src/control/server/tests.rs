@@ -210,6 +210,8 @@ fn a_hold_that_nobody_can_give_is_refused() {
     case.fake.decide(false);
     assert!(case.turn_within(1000));
     assert!(hear(&client).contains("error"));
+    // Whoever counts holds has counted this one.
+    assert_eq!(case.fake.told(), ["hold", "release"]);
     drop(client);
     case.turn_within(1000);
     assert_eq!(case.fake.told(), ["hold"]);
