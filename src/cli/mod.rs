@@ -181,8 +181,10 @@ fn leave_monitor(container: &runtime::Container, root: &Path, config: &Config) {
     if all_off || own_off || container.status() != runtime::Status::Created {
         return;
     }
-    if let Err(reason) = monitor::leave(container, root, config) {
-        tracing::warn!(reason, "no trace of this container");
+    match monitor::leave(container, root, config) {
+        Ok(true) => {}
+        Ok(false) => tracing::info!("the trace of this container begins late"),
+        Err(reason) => tracing::warn!(reason, "no trace of this container"),
     }
 }
 
