@@ -119,7 +119,7 @@ fn look_after(
         folder: record.clone(),
         known,
     };
-    let mut server = open(tuned)
+    let mut server = open(tuned, container)
         .inspect_err(|err| tracing::warn!("no control socket: {}", chain(err)))
         .ok();
     // An error means that there is no trace.
@@ -170,13 +170,16 @@ fn describe(
     folder.write(record)
 }
 
-/// Opens the control socket.
-fn open(tuned: Tuned) -> control::Result<Server> {
+/// Opens the control socket, and the one inside the container if it was to have one.
+fn open(tuned: Tuned, container: &Container) -> control::Result<Server> {
     let mut server = Server::new()?;
-    server.open(control::Subject {
-        folder: tuned.folder.clone(),
-        tuner: Box::new(tuned),
-    })?;
+    server.open(tuned.clone().into())?;
+    if let Some(inside) = container.inside() {
+        let opened = server.open_inside(&inside, tuned.into());
+        if let Err(err) = opened {
+            tracing::warn!("no control socket inside: {}", chain(&err));
+        }
+    }
     Ok(server)
 }
 
