@@ -48,7 +48,7 @@ def a_result(peaks, p99=3.0, many=10.0, high=1.005):
     return {
         "peaks": sampler.peak_table(peaks),
         "intervals": {"idle": {"p99": p99}, "loaded": {"p99": p99}},
-        "cpu": {"containers": 100, "growing": 1.0, "idle": 0.05, "many": many},
+        "cpu": {"containers": 100, "growing": 1.0, "awake": 0.9, "nap": 0.8, "awake_nap": 0.5, "idle": 0.05, "many": many},
         "effect": (1.0, 0.995, high),
     }
 
