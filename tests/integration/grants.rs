@@ -90,7 +90,7 @@ fn run(function: &FunctionKey, number: u32) -> String {
         COLUMNS.join(",")
     );
     // It grows slowly: nothing is to be kept ready for what comes at once.
-    let growth = (4..40).map(|mib| (mib * 50_000, mib * MIB));
+    let growth = (20..200).map(|step| (step * 10_000, step * MIB / 5));
     for (at, held) in growth.chain([(2_000_000, KNOWN), (10_000_000, KNOWN)]) {
         text += &format!("{at},{held},{held},0,0,0,,,{at},0,,,,\n");
     }

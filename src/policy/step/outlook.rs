@@ -10,8 +10,6 @@ use crate::policy::learn::{Buffer, barrel};
 /// A hull is looked at this share of the time around now: runs are faster and slower than each other. Run times of one
 /// function vary by 17 to 48 % on a busy host.
 const JITTER: u128 = 15;
-/// The same where runs did not keep to the hull of the others.
-const JITTER_UNTRUSTED: u128 = 30;
 /// A moment of a hull says something of a container that uses about as much: it may differ by this share of the peak.
 const LEVEL_SHARE: u64 = 6;
 /// ... or so much.
@@ -33,10 +31,10 @@ pub(super) struct Outlook {
     rises: Vec<u64>,
     /// The hull as limits, for replaying; none where it is not trusted.
     limits: Option<Hull>,
-    jitter: u128,
     pub(super) most: Bytes,
     /// Most growth within [`BURST`].
     pub(super) burst: Bytes,
+    trusted: bool,
 }
 
 impl Outlook {
@@ -55,13 +53,10 @@ impl Outlook {
             limits: forecast
                 .trusted
                 .then(|| barrel(&hull, margins.lead, &Buffer::default())),
-            jitter: match forecast.trusted {
-                true => JITTER,
-                false => JITTER_UNTRUSTED,
-            },
             hull,
             most: forecast.most,
             burst: forecast.burst,
+            trusted: forecast.trusted,
         }
     }
 
@@ -79,7 +74,7 @@ impl Outlook {
     }
 
     /// How much other runs that used about as much grew, about now, within the lead; a look has an effect within
-    /// `reaction`.
+    /// `reaction`. Nothing where runs do not keep to the hull of each other.
     pub(super) fn rise(
         &self,
         at: Duration,
@@ -87,15 +82,15 @@ impl Outlook {
         usage: Bytes,
         reaction: Duration,
     ) -> Bytes {
-        let Some(time) = self.time(at, cpu) else {
+        let Some(time) = self.time(at, cpu).filter(|_| self.trusted) else {
             return Bytes::ZERO;
         };
         let width = u128::from(self.hull.width.micros());
         let bin = |percent: u128| {
             usize::try_from(time.as_micros() * percent / 100 / width).unwrap_or(usize::MAX)
         };
-        let first = bin(100 - self.jitter).saturating_sub(1);
-        let last = bin(100 + self.jitter).saturating_add(1);
+        let first = bin(100 - JITTER).saturating_sub(1);
+        let last = bin(100 + JITTER).saturating_add(1);
         let level = LEVEL.max(self.most.get() / LEVEL_SHARE);
         let around = self.hull.bins.iter().zip(&self.rises).skip(first);
         let rise = around
