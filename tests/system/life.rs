@@ -130,10 +130,13 @@ fn an_idle_container_gives_up_memory_in_steps_and_has_it_back_for_the_next_reque
         let outcome = up(
             c,
             (16, 16),
-            "placement.policy = \"faasmem\"\nplacement.semi-warm-after = \"20s\"",
+            "placement.policy = \"faasmem\"\nplacement.semi-warm-after = \"45s\"",
         );
         served(c, &outcome, 3);
-        wait_until("what is cold is out", || far(c) > 14 * MIB);
+        wait_until("what is cold is out", || {
+            let found = placement(c);
+            found["moved"]["pending"] == 0 && found["moved"]["life"]["out"].as_u64() > Some(3600)
+        });
         let warm = far(c);
         // More than that goes out, step by step: of 16 MiB that requests read half stays.
         let mut steps = Vec::new();
