@@ -6,6 +6,9 @@
 //! memory remote takes longer by that part of the cost, since interleaved pages are used alike wherever they lie. What
 //! varies from run to run is drawn from what varied when the runs were recorded.
 
+#[path = "random.rs"]
+mod random;
+
 use std::error::Error;
 use std::time::Duration;
 
@@ -13,6 +16,7 @@ use elastic_mem::model::Bytes;
 use elastic_mem::model::placed::Measured;
 use elastic_mem::model::placement::LocalRatio;
 use elastic_mem::policy::pareto::{Choice, MOST_ALIKE, Rules, Slo, choose, explore, fewest_runs};
+use random::Random;
 
 const QUANTILE: f64 = 0.95;
 /// Of the quantile with local memory alone.
@@ -72,24 +76,6 @@ impl Seen {
                 self.0.sort_by_key(|one| one.ratio);
             }
         }
-    }
-}
-
-/// A generator of numbers (Steele et al., Fast splittable pseudorandom number generators, OOPSLA 2014).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn share(&mut self) -> f64 {
-        let bits = u32::try_from(self.next() >> 32).unwrap_or(0);
-        f64::from(bits) / f64::from(u32::MAX)
     }
 }
 

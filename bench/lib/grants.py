@@ -1,5 +1,6 @@
 """What bench/elastic makes of its runs: memory over time, what other ways to grant would have cost, harm, goals."""
 
+import json
 import math
 import os
 import random
@@ -92,6 +93,26 @@ def area_of_looks(looks, begin, seconds, ceiling):
         granted += grant * (at - before) / 1e6
         before, grant = at, then
     return granted
+
+
+# Earlier calls
+
+
+def earlier(path, wanted):
+    """What earlier calls have left in a file: their runs, and the facts of the host at each. Nothing without the file."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            document = json.load(file)
+    except FileNotFoundError:
+        return [], []
+    except (OSError, ValueError) as error:
+        raise NotMeasured(f"--resume {path}: {error}") from None
+    found = document.get("terms", {}) if isinstance(document, dict) else {}
+    other = [name for name in wanted if found.get(name) != wanted[name]]
+    if other:
+        told = "; ".join(f"{name} was {found.get(name)}, is {wanted[name]}" for name in other)
+        raise NotMeasured(f"--resume {path}: these runs cannot be taken together: {told}; give another file")
+    return document["runs"], document["calls"]
 
 
 # Ways to grant that need no run

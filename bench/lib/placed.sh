@@ -29,10 +29,12 @@ run)
         (umask 077 && cp "$folder/$name.profile" "$store/functions/state%2F$function/profile.json")
     fi
     run() { "$runtime" --config "$work/settings.toml" --root "$work/state" "$@"; }
-    run run --bundle "$work/bundle" "$name" >"$work/out" 2>"$work/err" </dev/null &
-    process=$!
+    run create --bundle "$work/bundle" --pid-file "$work/pid" "$name" >"$work/out" 2>"$work/err" </dev/null &&
+        run start "$name" 2>>"$work/err" || { cat "$work/err"; run delete --force "$name"; exit 1; }
+    read -r pid <"$work/pid"
+    lives() { grep -q '^State:[[:space:]]*[^ZX]' "/proc/$pid/status" 2>/dev/null; }
     until grep -q '"stage":"end"' "$work/out"; do
-        kill -0 $process 2>/dev/null || break
+        lives || break
         sleep 0.05
     done
     # What is given at creation is there; what is moved takes a while.
@@ -47,16 +49,13 @@ run)
         *) break ;;
         esac
         tries=$((tries + 1))
-        [ $tries -lt 200 ] || break
+        [ $tries -lt 100 ] || break
         sleep 0.2
     done
     : >"$work/bundle/rootfs/stop"
-    wait $process
-    code=$?
-    cat "$work/out"
-    [ $code = 0 ] || cat "$work/err"
+    while lives; do sleep 0.05; done
+    cat "$work/out" "$work/err"
     echo "PLACEMENT $(echo "$found" | tr -d '\n')"
-    echo "CODE $code"
     run delete --force "$name" 2>/dev/null
     ;;
 esac

@@ -1,7 +1,9 @@
 """The pure parts of bench/elastic: areas of traces, ways to grant, harm, tables, verdicts."""
 
+import json
 import os
 import sys
+import tempfile
 import unittest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -137,6 +139,26 @@ class Tables(unittest.TestCase):
         self.assertAlmostEqual(effect["ratio"], 2.0)
         with self.assertRaises(NotMeasured):
             grants.effect([run | {"own": True} for run in runs], "elastic", "cpu", 1)
+
+    def test_runs_of_earlier_calls_are_taken_in_only_if_they_can_be(self):
+        terms = {"build": "b", "learn": 4}
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "all.json")
+            self.assertEqual(grants.earlier(path, terms), ([], []))
+            runs = [a_run("plain", 0)]
+            with open(path, "w", encoding="utf-8") as file:
+                json.dump({"terms": terms, "runs": runs, "calls": [{"load": 0.1}]}, file)
+            self.assertEqual(grants.earlier(path, terms), (runs, [{"load": 0.1}]))
+            with self.assertRaisesRegex(NotMeasured, "learn was 4, is 5"):
+                grants.earlier(path, terms | {"learn": 5})
+            with open(path, "w", encoding="utf-8") as file:
+                file.write("[]")
+            with self.assertRaisesRegex(NotMeasured, "build was None"):
+                grants.earlier(path, terms)
+            with open(path, "w", encoding="utf-8") as file:
+                file.write('{"terms"')
+            with self.assertRaisesRegex(NotMeasured, "all.json"):
+                grants.earlier(path, terms)
 
 
 if __name__ == "__main__":

@@ -24,14 +24,14 @@ class Places(unittest.TestCase):
     def test_an_answer_is_read_whatever_is_between(self):
         answer = (
             '{"stage":"read","touches":{"0":3}}\nwarning: something\n{"stage":"end","digest":"ab"}\n'
-            'PLACEMENT {"nodes": []}\nCODE 0\n'
+            'PLACEMENT {"nodes": []}\n'
         )
         found = places.parse_answer(answer)
         self.assertEqual(found["digest"], "ab")
         self.assertEqual(found["stages"], [{"stage": "read", "touches": {"0": 3}}])
 
     def test_a_run_that_failed_is_none(self):
-        for answer in ("CODE 1\n", '{"stage":"end","digest":"ab"}\nCODE 0\n', "", "PLACEMENT {}\nCODE 0\n"):
+        for answer in ("", '{"stage":"end","digest":"ab"}\n', "PLACEMENT {}\n", '{"stage":"read","touches":{"0":3}}\nPLACEMENT {}\n'):
             with self.assertRaises(ValueError):
                 places.parse_answer(answer)
 

@@ -37,7 +37,7 @@ use crate::kernel::exe;
 use crate::model::ContainerId;
 use crate::monitor;
 use crate::policy::identity::MODE;
-use crate::runtime::{self, RuntimeError, Store, chain};
+use crate::runtime::{self, Additions, RuntimeError, Store, chain};
 use crate::standin;
 use args::config::ConfigVerb;
 use args::{Args, Verb};
@@ -171,6 +171,12 @@ fn parse(program: &str) -> Result<Args, ExitCode> {
     })
 }
 
+/// Whether a container gets a control socket inside: only root can have somebody look after it.
+fn wants_socket(config: &Config, root: &Path, id: &ContainerId, spec: &Value) -> bool {
+    nix::unistd::geteuid().is_root()
+        && control::wants_socket(config, &crate::placement::namespace(root), id, spec)
+}
+
 /// A container starts with its monitor or without.
 fn leave_monitor(container: &runtime::Container, root: &Path, config: &Config) {
     // The monitor finds out about single functions.
@@ -181,8 +187,10 @@ fn leave_monitor(container: &runtime::Container, root: &Path, config: &Config) {
     if all_off || own_off || container.status() != runtime::Status::Created {
         return;
     }
-    if let Err(reason) = monitor::leave(container, root, config) {
-        tracing::warn!(reason, "no trace of this container");
+    match monitor::leave(container, root, config) {
+        Ok(true) => {}
+        Ok(false) => tracing::info!("the trace of this container begins late"),
+        Err(reason) => tracing::warn!(reason, "no trace of this container"),
     }
 }
 
@@ -243,7 +251,12 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
                 .map_err(|err| prefixed(&prefix, &err, 1))?;
             let ratio = verb.local_ratio;
             let place = |spec: &mut Value| crate::placement::place(config, &root, &id, spec, ratio);
-            runtime::create(&store, &id, &options, &place).map_err(|err| {
+            let socket = |spec: &Value| wants_socket(config, &root, &id, spec);
+            let additions = Additions {
+                place: &place,
+                socket: &socket,
+            };
+            runtime::create(&store, &id, &options, additions).map_err(|err| {
                 leave_weights(&store, &root, &id);
                 prefixed(&prefix, &err, 1)
             })?;
@@ -257,7 +270,12 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
                 .map_err(|err| prefixed(&prefix, &err, 1))?;
             let ratio = verb.create.local_ratio;
             let place = |spec: &mut Value| crate::placement::place(config, &root, &id, spec, ratio);
-            let code = runtime::run(&store, &id, &options, &place, verb.detach, verb.keep);
+            let additions = Additions {
+                place: &place,
+                // A container that is run has nobody who looks after it.
+                socket: &|_| false,
+            };
+            let code = runtime::run(&store, &id, &options, additions, verb.detach, verb.keep);
             leave_weights(&store, &root, &id);
             let code = code.map_err(|err| prefixed(&prefix, &err, 1))?;
             return Ok(exit_code(code));

@@ -19,7 +19,7 @@ use crate::policy::settings::FunctionSettings;
 pub(super) const FUNCTIONS: &str = "functions";
 
 /// The keys of a table, in the order of [`FunctionSettings::settings`].
-pub const FUNCTION_OPTIONS: [OptionInfo; 13] = [
+pub const FUNCTION_OPTIONS: [OptionInfo; 14] = [
     OptionInfo {
         key: "mode",
         values: values::MODE,
@@ -76,6 +76,11 @@ pub const FUNCTION_OPTIONS: [OptionInfo; 13] = [
         meaning: "As memory.step.",
     },
     OptionInfo {
+        key: "socket",
+        values: values::SWITCH,
+        meaning: "As memory.socket.",
+    },
+    OptionInfo {
         key: "placement",
         values: values::PLACEMENT,
         meaning: "As placement.policy.",
@@ -101,6 +106,7 @@ pub struct FunctionTable {
     hold: Option<Setting<Duration>>,
     keep_alive: Option<Setting<bool>>,
     step: Option<Setting<Bytes>>,
+    socket: Option<Setting<bool>>,
     placement: Option<Setting<PlacementPolicy>>,
     local_ratio: Option<Setting<LocalRatio>>,
 }
@@ -134,6 +140,7 @@ impl FunctionTable {
             "hold" => put(&mut self.hold, values::hold(value), origin, wanted),
             "keep-alive" => put(&mut self.keep_alive, value.as_bool(), origin, wanted),
             "step" => put(&mut self.step, values::step(value), origin, wanted),
+            "socket" => put(&mut self.socket, value.as_bool(), origin, wanted),
             "placement" => {
                 let value = values::placement(value);
                 put(&mut self.placement, value, origin, wanted)
@@ -193,6 +200,7 @@ impl Config {
                 &self.memory_keep_alive,
             ),
             step: or(first(tables, |table| &table.step), &self.memory_step),
+            socket: or(first(tables, |table| &table.socket), &self.memory_socket),
             placement: or(
                 first(tables, |table| &table.placement),
                 &self.placement_policy,
@@ -307,7 +315,7 @@ mod tests {
         let config = config(&[
             "[functions.f]\nmode = \"replay\"\nclass = \"c\"\nslo-ms = 250\n\
                                floor = \"5m\"\nceiling = \"6m\"\npad = \"7m\"\nlead = \"8ms\"\n\
-                               settle = \"9ms\"\nhold = \"10s\"\nkeep-alive = false\nstep = \"11m\"\n\
+                               settle = \"9ms\"\nhold = \"10s\"\nkeep-alive = false\nstep = \"11m\"\nsocket = true\n\
                                placement = \"interleave=3:1\"\nlocal-ratio = 0.5\n",
         ]);
         let settings = of(&config, "f");
@@ -334,6 +342,7 @@ mod tests {
             "10s",
             "false",
             "11MiB",
+            "true",
             "interleave=3:1",
             "0.5",
         ];
@@ -355,7 +364,7 @@ mod tests {
         assert_eq!(value("floor"), "3MiB");
         assert_eq!(value("lead"), "2ms");
         assert_eq!(value("pad"), "2MiB");
-        assert_eq!(value("settle"), "50ms");
+        assert_eq!(value("settle"), "20ms");
         assert_eq!(of(&config, "default/thumb12").mode.value, Mode::Observe);
         assert_eq!(of(&config, "other/thumb1").mode.value, Mode::Off);
         assert_eq!(

@@ -24,7 +24,7 @@ pub struct OptionInfo {
 }
 
 /// All options but those of single functions, which are [`FUNCTION_OPTIONS`](super::FUNCTION_OPTIONS).
-pub const OPTIONS: [OptionInfo; 23] = [
+pub const OPTIONS: [OptionInfo; 24] = [
     OptionInfo {
         key: "runtime.root",
         values: "an absolute path",
@@ -88,6 +88,12 @@ pub const OPTIONS: [OptionInfo; 23] = [
         key: "memory.priority",
         values: "\"normal\" or \"realtime\"",
         meaning: "How urgent the sampler's thread is. normal: nice -10. realtime: SCHED_FIFO where that is granted.",
+    },
+    OptionInfo {
+        key: "memory.socket",
+        values: values::SWITCH,
+        meaning: "Whether containers get a socket inside, /run/elastic-mem-control/control.sock, by which they can say when a \
+                  request begins and ends.",
     },
     OptionInfo {
         key: "memory.annotations",
@@ -215,6 +221,8 @@ pub struct Config {
     pub memory_keep_alive: Setting<bool>,
     /// `memory.priority`.
     pub memory_priority: Setting<Priority>,
+    /// `memory.socket`.
+    pub memory_socket: Setting<bool>,
     /// `memory.annotations`, without `elastic-mem.io/`.
     pub memory_annotations: Setting<Vec<String>>,
     /// `memory.environment`.
@@ -274,10 +282,11 @@ impl Default for Config {
             memory_step: Setting::default(DEFAULT_STEP),
             memory_pad: Setting::default(DEFAULT_PAD),
             memory_lead: Setting::default(Duration::from_millis(20)),
-            memory_settle: Setting::default(Duration::from_millis(50)),
+            memory_settle: Setting::default(Duration::from_millis(20)),
             memory_hold: Setting::default(Duration::from_secs(10)),
             memory_keep_alive: Setting::default(true),
             memory_priority: Setting::default(Priority::Normal),
+            memory_socket: Setting::default(false),
             memory_annotations: Setting::default(trusted.annotations),
             memory_environment: Setting::default(trusted.environment),
             placement_policy: Setting::default(PlacementPolicy::Off),
@@ -375,6 +384,10 @@ impl Config {
             (
                 self.memory_priority.value.as_str().to_owned(),
                 &self.memory_priority.origin,
+            ),
+            (
+                self.memory_socket.value.to_string(),
+                &self.memory_socket.origin,
             ),
             (
                 values::list(&self.memory_annotations.value),
@@ -502,6 +515,10 @@ pub(super) fn set(
         "memory.priority" => {
             let value = values::priority(value).ok_or(wrong)?;
             config.memory_priority = Setting { value, origin };
+        }
+        "memory.socket" => {
+            let value = value.as_bool().ok_or(wrong)?;
+            config.memory_socket = Setting { value, origin };
         }
         "memory.annotations" => {
             let value = values::annotations(value).ok_or(wrong)?;

@@ -28,7 +28,7 @@ pub use record::{Folder, Record};
 pub use seen::{LastDecision, Seen};
 pub use server::{Key, Server, Subject, Tuner};
 pub use standing::{Recorded, Standing, standing};
-pub use tuned::{Known, Tuned, publish, tell};
+pub use tuned::{Known, Tuned, publish, tell, wants_socket};
 
 /// Where the folders of all containers lie.
 pub const STATE: &str = "/run/elastic-mem";

@@ -4,13 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::record::Folder;
-use super::server::{Doing, Tuner};
+use super::server::{Doing, Subject, Tuner};
 use crate::config::Config;
-use crate::grant::{self, Declared, Prepared};
+use crate::grant::{self, Declared, Described, Prepared};
 use crate::kernel::cgroup::Cgroup;
-use crate::model::ClassName;
 use crate::model::status::Status;
+use crate::model::{ClassName, ContainerId, Mode};
 use crate::policy::identity::{CLASS, FUNCTION, Facts, PREFIX, Trusted};
 use crate::runtime::chain;
 use crate::sampler::{Edge, Publish, Tell, Watched};
@@ -76,7 +78,7 @@ impl Known {
 }
 
 /// A container, whoever looks after its memory, and what that depends on.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Tuned {
     /// Who looks after it.
     pub watched: Watched,
@@ -88,6 +90,15 @@ pub struct Tuned {
     pub config: Arc<Config>,
     /// Its record.
     pub folder: Folder,
+}
+
+impl From<Tuned> for Subject {
+    fn from(tuned: Tuned) -> Self {
+        Self {
+            folder: tuned.folder.clone(),
+            tuner: Box::new(tuned),
+        }
+    }
 }
 
 impl Tuner for Tuned {
@@ -127,6 +138,22 @@ impl Tuner for Tuned {
         self.folder
             .bind(function, class.cloned(), mode)
             .map_err(|err| chain(&err))
+    }
+}
+
+/// Whether a container gets a socket inside, by its configuration. The namespace is that of [`Known`].
+pub fn wants_socket(config: &Config, namespace: &str, id: &ContainerId, spec: &Value) -> bool {
+    let is_wanted = config.memory_socket.value || !config.functions.is_empty();
+    // Nothing else has to be known in the usual case.
+    is_wanted && {
+        let described = Described::by(spec);
+        let trusted = config.trusted();
+        let facts = described.facts(namespace, id.as_str(), &trusted);
+        // What is ignored is told by whoever looks after the container.
+        let (settings, _) = config
+            .for_function(&facts.function())
+            .tightened(facts.annotations, &trusted.annotations);
+        settings.socket.value && settings.mode.value != Mode::Off && !facts.is_sandbox()
     }
 }
 

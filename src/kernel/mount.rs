@@ -154,9 +154,24 @@ pub fn make_read_only(path: &Path) -> io::Result<()> {
         Err(nix::errno::Errno::ENOENT) => return Ok(()),
         other => other?,
     }
+    remount(path, MsFlags::MS_RDONLY)
+}
+
+/// Makes the mount at `path` one that can only be read, without devices, programs and set-user-id bits.
+///
+/// # Errors
+/// The kernel's reason; `EINVAL` when `path` is no mount point.
+pub fn seal(path: &Path) -> io::Result<()> {
+    let sealed = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    remount(path, sealed)
+}
+
+/// Adds flags to a mount and keeps the others.
+fn remount(path: &Path, added: MsFlags) -> io::Result<()> {
+    let none = None::<&str>;
     // A remount that leaves out a locked flag is refused, and one that adds a flag would change too much.
     let now = nix::sys::statvfs::statvfs(path)?.flags();
-    let mut flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    let mut flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | added;
     for (set, flag) in [
         (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
         (FsFlags::ST_NODEV, MsFlags::MS_NODEV),

@@ -3,7 +3,7 @@
 //! `start` leaves it behind ([`leave`]) and goes on once it is ready, or after a moment without it. It ends with the
 //! container. Whatever goes wrong here costs a trace, never a container.
 
-use std::io::{PipeWriter, Read, Write};
+use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,8 +23,9 @@ use crate::profile::{Store, StoreError};
 use crate::runtime::{self, Container, chain};
 use crate::sampler::{Sampler, Subject};
 
-/// How long a start waits for its monitor: longer than the monitor takes on a busy host, and not long for a start.
-const PATIENCE: u16 = 50;
+/// How many milliseconds a start waits for its monitor. One that has ended is not waited for, so that this is for one that
+/// hangs, or that a busy host does not let run.
+const PATIENCE: u16 = 250;
 /// A container that has lived for so long is worth the work of making its monitor small.
 const SHORT: Duration = Duration::from_millis(500);
 
@@ -33,13 +34,16 @@ const SHORT: Duration = Duration::from_millis(500);
 /// The monitor goes on in a copy of this process: to execute the program anew, with all that a start reads, would cost
 /// several times as much as the monitor itself. Only for a process with a single thread.
 ///
+/// Whether it looks after the container by now. If not, the container starts at its ceiling, and is looked after from a
+/// moment later on.
+///
 /// # Errors
 /// What failed, for the log; the container has no trace then.
-pub fn leave(container: &Container, root: &Path, config: &Config) -> Result<(), String> {
+pub fn leave(container: &Container, root: &Path, config: &Config) -> Result<bool, String> {
     let fail = |what: &'static str| {
         move |err: std::io::Error| format!("{what}: {}", crate::kernel::reason(&err))
     };
-    let (mut ours, theirs) = std::io::pipe().map_err(fail("a pipe to the monitor"))?;
+    let (ours, theirs) = std::io::pipe().map_err(fail("a pipe to the monitor"))?;
     let monitor = move || {
         let done = children::leave_caller()
             .map_err(fail("detach the monitor"))
@@ -53,14 +57,22 @@ pub fn leave(container: &Container, root: &Path, config: &Config) -> Result<(), 
         }
     };
     process::fork(monitor).map_err(fail("start a monitor"))?;
-    let mut polled = [PollFd::new(ours.as_fd(), PollFlags::POLLIN)];
-    let ready = poll(&mut polled, PollTimeout::from(PATIENCE)).is_ok_and(|count| count > 0);
+    hear(ours, PATIENCE)
+}
+
+/// Waits so many milliseconds for the word of a monitor that it is ready; whether it came.
+///
+/// # Errors
+/// It has ended, and closed the pipe by that.
+fn hear(mut from: PipeReader, patience: u16) -> Result<bool, String> {
+    let mut polled = [PollFd::new(from.as_fd(), PollFlags::POLLIN)];
+    if !poll(&mut polled, PollTimeout::from(patience)).is_ok_and(|count| count > 0) {
+        return Ok(false);
+    }
     let mut word = [0];
-    match ready && ours.read(&mut word).is_ok_and(|count| count == 1) {
-        true => Ok(()),
-        false => {
-            Err("the monitor did not get ready: the trace is missing, or its begin is".to_owned())
-        }
+    match from.read(&mut word) {
+        Ok(1) => Ok(true),
+        _ => Err("the monitor has ended before it was ready".to_owned()),
     }
 }
 
@@ -107,7 +119,7 @@ fn look_after(
         folder: record.clone(),
         known,
     };
-    let mut server = open(tuned)
+    let mut server = open(tuned, container)
         .inspect_err(|err| tracing::warn!("no control socket: {}", chain(err)))
         .ok();
     // An error means that there is no trace.
@@ -158,13 +170,16 @@ fn describe(
     folder.write(record)
 }
 
-/// Opens the control socket.
-fn open(tuned: Tuned) -> control::Result<Server> {
+/// Opens the control socket, and the one inside the container if it was to have one.
+fn open(tuned: Tuned, container: &Container) -> control::Result<Server> {
     let mut server = Server::new()?;
-    server.open(control::Subject {
-        folder: tuned.folder.clone(),
-        tuner: Box::new(tuned),
-    })?;
+    server.open(tuned.clone().into())?;
+    if let Some(inside) = container.inside() {
+        let opened = server.open_inside(&inside, tuned.into());
+        if let Err(err) = opened {
+            tracing::warn!("no control socket inside: {}", chain(&err));
+        }
+    }
     Ok(server)
 }
 
@@ -227,4 +242,23 @@ fn known(container: &Container, root: &Path, config: &Config) -> Result<Known, S
         trusted: config.trusted(),
         declared: Declared::of(&spec),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_monitor_that_is_late_is_told_from_one_that_has_ended() {
+        let (ours, theirs) = std::io::pipe().unwrap();
+        tell(theirs);
+        assert_eq!(hear(ours, 0), Ok(true));
+        let (ours, theirs) = std::io::pipe().unwrap();
+        assert_eq!(hear(ours.try_clone().unwrap(), 5), Ok(false));
+        drop(theirs);
+        // Long before the time is over.
+        let start = Instant::now();
+        assert!(hear(ours, u16::MAX).unwrap_err().contains("has ended"));
+        assert!(start.elapsed() < Duration::from_secs(10));
+    }
 }

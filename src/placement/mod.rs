@@ -229,7 +229,7 @@ fn put(spec: &mut Value, policy: Value) {
 }
 
 /// The namespace of a container by the state folder of its runtime, as whoever looks after it calls it.
-fn namespace(root: &Path) -> String {
+pub fn namespace(root: &Path) -> String {
     let ours = root.parent().and_then(Path::parent) == Some(Path::new(control::STATE));
     match ours {
         true => control::namespace_of(root),

@@ -64,6 +64,10 @@ pub fn plan(request: &Request<'_>) -> Plan {
     }
     if let Some((profile, name, class)) = chosen.filter(|_| mode.grants()) {
         let forecast = forecast(profile, class);
+        if request.cgroup != 1 {
+            // Nothing wakes the sampler between two looks.
+            plan.margins.pad = pad_of(forecast.most, &margins);
+        }
         reasons.class(request, name, class, &forecast);
         let largest = rounded(largest_of(forecast.most, &margins), settings.step.value);
         reasons.largest(settings, &forecast, &margins, largest);
@@ -73,7 +77,7 @@ pub fn plan(request: &Request<'_>) -> Plan {
         plan.largest = Some(largest);
         plan.class = Some(name.clone());
         plan.forecast = Some(forecast);
-        reasons.margins(settings);
+        reasons.margins(settings, plan.margins.pad);
     }
     plan.reasons = reasons.0;
     plan
@@ -201,7 +205,8 @@ fn forecast(profile: &Profile, class: &ClassProfile) -> Forecast {
         trusted: trusted(class) == Some(clock),
         hull: sum(hulls),
         most: class.usage_peak.max,
-        burst: class.burst.unwrap_or_default(),
+        // Where nobody looked that often, all of it may have come at once.
+        burst: class.burst.unwrap_or(class.usage_peak.max),
         bins: profile.bins.clone(),
         classes: profile
             .classes
@@ -336,13 +341,13 @@ impl Reasons {
         self.add("first grant", value, because.to_owned(), "");
     }
 
-    fn margins(&mut self, settings: &FunctionSettings) {
-        self.add(
-            "pad",
-            settings.pad.value.to_megabytes(),
-            from(&settings.pad),
-            "memory.pad",
-        );
+    fn margins(&mut self, settings: &FunctionSettings, pad: Bytes) {
+        let because = match pad > settings.pad.value {
+            true => "a part of the largest usage: cgroup v2 tells of no growth between two looks"
+                .to_owned(),
+            false => from(&settings.pad),
+        };
+        self.add("pad", pad.to_megabytes(), because, "memory.pad");
         let time = |time: std::time::Duration| format!("{} ms", time.as_millis());
         self.add(
             "lead",
@@ -368,5 +373,67 @@ impl Reasons {
             from(&settings.keep_alive),
             "memory.keep-alive",
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Origin;
+    use crate::model::profile::BinWidth;
+    use crate::model::trace::{COLUMNS, Trace, VERSION_LINE};
+    use crate::policy::learn::{Digests, Rules, digest, learn};
+    use crate::policy::settings::tests::settings;
+
+    /// Of a function that has used 320 MiB in three runs, which were looked at so often.
+    fn profile(period: u32) -> Profile {
+        let run = |number: u32| {
+            let context = format!(r##"# context {{"run":"{number}","function":"n/f"}}"##);
+            let rows: Vec<String> = (0..10)
+                .map(|row| {
+                    let (at, usage) = (row * period * 1000, (row + 1) * (32 << 20));
+                    format!("{at},{usage}{}", ",".repeat(COLUMNS.len() - 2))
+                })
+                .collect();
+            let header = COLUMNS.join(",");
+            let text = format!("{VERSION_LINE}\n{context}\n{header}\n{}\n", rows.join("\n"));
+            let trace: Trace = format!("{text}# end {{\"code\":0}}\n").parse().unwrap();
+            digest(&trace, BinWidth::default()).unwrap()
+        };
+        let digests: Digests = (0..3).map(run).collect();
+        learn("n/f".parse().unwrap(), &digests, &Rules::default())
+    }
+
+    fn planned(cgroup: u8, profile: &Profile) -> Plan {
+        let mut settings = settings();
+        settings.mode.origin = Origin::Option("--mode");
+        plan(&Request {
+            settings: &settings,
+            cgroup,
+            declared: Some(Bytes::new(1 << 30)),
+            above: None,
+            high_is_taken: false,
+            profile: Some(profile),
+            features: &BTreeMap::new(),
+        })
+    }
+
+    #[test]
+    fn the_pad_is_larger_where_nothing_tells_of_growth() {
+        let pad = |cgroup| {
+            let plan = planned(cgroup, &profile(10));
+            let reason = plan.reasons.iter().find(|r| r.what == "pad").unwrap();
+            (plan.margins.pad.mib_up(), reason.because.clone())
+        };
+        assert_eq!(pad(1), (8, "default".to_owned()));
+        assert_eq!(pad(2).0, 20);
+        assert!(pad(2).1.contains("cgroup v2"), "{}", pad(2).1);
+    }
+
+    #[test]
+    fn what_nobody_looked_at_may_have_come_at_once() {
+        let burst = |period| planned(1, &profile(period)).forecast.unwrap().burst;
+        assert_eq!(burst(10).mib_up(), 96);
+        assert_eq!(burst(100).mib_up(), 320);
     }
 }

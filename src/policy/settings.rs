@@ -46,6 +46,8 @@ pub struct FunctionSettings {
     pub keep_alive: Setting<bool>,
     /// Grants of mode `static` are multiples of it.
     pub step: Setting<Bytes>,
+    /// Whether its containers get a control socket inside.
+    pub socket: Setting<bool>,
     /// How its memory is placed.
     pub placement: Setting<PlacementPolicy>,
     /// The share of its memory that is to be local; counts before `placement` of the same layer.
@@ -92,6 +94,7 @@ impl FunctionSettings {
             shown("hold", Some(&self.hold), time),
             shown("keep-alive", Some(&self.keep_alive), bool::to_string),
             shown("step", Some(&self.step), bytes),
+            shown("socket", Some(&self.socket), bool::to_string),
             shown(
                 "placement",
                 Some(&self.placement),
@@ -226,11 +229,11 @@ fn looser(what: &str, found: impl Display, origin: &Origin) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::policy::identity::Trusted;
 
-    fn settings() -> FunctionSettings {
+    pub(in crate::policy) fn settings() -> FunctionSettings {
         FunctionSettings {
             mode: Setting::default(Mode::Elastic),
             class: None,
@@ -243,6 +246,7 @@ mod tests {
             hold: Setting::default(Duration::from_secs(10)),
             keep_alive: Setting::default(true),
             step: Setting::default(LEAST),
+            socket: Setting::default(false),
             placement: Setting::default(PlacementPolicy::Off),
             local_ratio: None,
         }

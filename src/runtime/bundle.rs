@@ -197,6 +197,7 @@ impl Bundle {
             propagation: Vec::new(),
             new_network: has_new_namespace(linux, "network"),
             dev: None,
+            inside: None,
             start_hooks: hooks::of_kind(config, "startContainer")?,
             hook_state: None,
             memory_policy: None,

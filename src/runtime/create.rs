@@ -21,6 +21,7 @@ use super::bundle::Bundle;
 use super::driver::Driver;
 use super::error::{Result, RuntimeError, chain};
 use super::hooks::{self, HookState};
+use super::inside::{self, INSIDE};
 use super::launch::{Launch, Stdio, Steps};
 use super::lifecycle::run_poststop;
 use super::mounts;
@@ -30,6 +31,9 @@ use crate::kernel::tty::TerminalSize;
 use crate::kernel::{keyring, mount, numa, process};
 use crate::model::ContainerId;
 use crate::model::placement::Placement;
+
+/// It runs all the same.
+const NO_SOCKET: &str = "the container gets no control socket";
 
 /// How a container is to be created.
 #[derive(Debug, Default)]
@@ -65,6 +69,21 @@ pub(super) struct Io {
 /// anything.
 pub type Place<'a> = &'a dyn Fn(&mut Value) -> Option<Placement>;
 
+/// What a container that is being created gets beyond its bundle.
+#[derive(Clone, Copy)]
+pub struct Additions<'a> {
+    /// Where its memory is to lie.
+    pub place: Place<'a>,
+    /// Whether it sees a folder for a control socket, by its configuration.
+    pub socket: &'a dyn Fn(&Value) -> bool,
+}
+
+impl std::fmt::Debug for Additions<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Additions").finish_non_exhaustive()
+    }
+}
+
 /// Creates a container that waits for `start`.
 ///
 /// # Errors
@@ -73,16 +92,16 @@ pub fn create(
     store: &Store,
     id: &ContainerId,
     options: &CreateOptions,
-    place: Place<'_>,
+    additions: Additions<'_>,
 ) -> Result<Container> {
-    create_with(store, id, options, place, Io::default())
+    create_with(store, id, options, additions, Io::default())
 }
 
 pub(super) fn create_with(
     store: &Store,
     id: &ContainerId,
     options: &CreateOptions,
-    place: Place<'_>,
+    additions: Additions<'_>,
     io: Io,
 ) -> Result<Container> {
     let mut bundle = Bundle::open(&options.bundle)?;
@@ -128,9 +147,15 @@ pub(super) fn create_with(
     state.systemd_unit = driver.unit();
     state.cgroup_shared = shared;
     // The engine has its copy already: it would fail where the kernel refuses the policy.
-    state.placement = place(&mut bundle.config);
+    state.placement = (additions.place)(&mut bundle.config);
     let placement = state.placement.as_ref();
     workload.memory_policy = placement.and_then(|placement| placement.policy.clone());
+    if (additions.socket)(&bundle.config) {
+        workload.inside = inside::prepare(&bundle.config, &folder)
+            .inspect_err(|reason| tracing::warn!(%id, reason, "{NO_SOCKET}"))
+            .ok();
+    }
+    let has_inside = workload.inside.is_some();
     if let Some(version) = bundle.config.get("ociVersion").and_then(Value::as_str) {
         version.clone_into(&mut state.oci_version);
     }
@@ -145,6 +170,7 @@ pub(super) fn create_with(
         cwd: workload.cwd.clone(),
         devices: bundle.other_devices()?,
         links: mounts.links,
+        has_inside,
     };
     folder.save(&creation.state)?;
     let text =
@@ -185,6 +211,9 @@ pub(super) fn create_with(
     adjust_stdio(init.as_raw(), user, size.filter(|_| has_terminal));
     write_pid_file(options.pid_file.as_deref(), init.as_raw())?;
     check_policy(&creation.state, init.as_raw());
+    if has_inside && !inside::is_there(&folder, init.as_raw()) {
+        tracing::warn!(%id, reason = format!("{INSIDE} cannot be mounted"), "{NO_SOCKET}");
+    }
     creation.done = true;
     Ok(Container {
         folder: folder.clone(),
@@ -234,6 +263,8 @@ struct Creation<'a> {
     /// Nodes outside /dev.
     devices: Vec<LinuxDevice>,
     links: Vec<(PathBuf, PathBuf)>,
+    /// It is to see a folder of ours.
+    has_inside: bool,
     state: State,
     done: bool,
 }
@@ -279,7 +310,7 @@ impl Creation<'_> {
     /// Makes in the container's root, seen through init's mounts, what libcontainer does not make.
     fn complete_root(&self, init: i32) -> std::result::Result<(), pathrs::error::Error> {
         let needs_cwd = self.cwd != Path::new("/");
-        if !needs_cwd && self.devices.is_empty() && self.links.is_empty() {
+        if !needs_cwd && self.devices.is_empty() && self.links.is_empty() && !self.has_inside {
             return Ok(());
         }
         let own_mounts = self
@@ -303,6 +334,9 @@ impl Creation<'_> {
         }
         for device in &self.devices {
             make_device(&root, device)?;
+        }
+        if self.has_inside && root.mkdir_all(INSIDE, &folder).is_err() {
+            tracing::debug!("{INSIDE} not made");
         }
         // Every runtime makes a working directory that the image lacks. A read-only root refuses; entering
         // it then fails with the better message.

@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::create::{CreateOptions, Io, Place, console_pair, create, create_with};
+use super::create::{Additions, CreateOptions, Io, console_pair, create, create_with};
 use super::error::{Result, RuntimeError};
 use super::exec::{ExecOptions, exec_with, pipe};
 use super::launch::Stdio;
@@ -36,12 +36,12 @@ pub fn run(
     store: &Store,
     id: &ContainerId,
     options: &CreateOptions,
-    place: Place<'_>,
+    additions: Additions<'_>,
     detach: bool,
     keep: bool,
 ) -> Result<i32> {
     if detach {
-        let container = create(store, id, options, place)?;
+        let container = create(store, id, options, additions)?;
         return start(&container)
             .inspect_err(|_| discard(&container))
             .map(|()| 0);
@@ -50,7 +50,7 @@ pub fn run(
     let terminal = wants_terminal(options);
     let mut session = Session::new(terminal)?;
     let io = session.take_io();
-    let container = create_with(store, id, options, place, io)?;
+    let container = create_with(store, id, options, additions, io)?;
     let init = container
         .state
         .init

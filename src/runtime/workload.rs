@@ -28,6 +28,7 @@ use oci_spec::runtime::{Hook, LinuxCapabilities, LinuxSeccomp, Spec};
 use serde_json::json;
 
 use super::hooks::{self, HookState};
+use super::inside;
 use crate::kernel::mount;
 use crate::kernel::numa;
 use crate::kernel::process;
@@ -66,6 +67,8 @@ pub(super) struct Workload {
     pub(super) new_network: bool,
     /// A ready-made /dev, detached, to be mounted last.
     pub(super) dev: Option<Rc<OwnedFd>>,
+    /// A folder of the host that it is to see, detached: without it the program runs all the same.
+    pub(super) inside: Option<Rc<OwnedFd>>,
     /// Hooks that run in the container right before the program.
     pub(super) start_hooks: Vec<Hook>,
     /// What those hooks and the agent are told; `None` for an exec'ed process.
@@ -139,6 +142,10 @@ impl Workload {
         if let Some(dev) = &self.dev {
             mount::attach(dev.as_fd(), Path::new("/dev"))
                 .map_err(|err| format!("mount /dev: {err}"))?;
+        }
+        if let Some(tree) = &self.inside {
+            // The parent looks at what has come of it.
+            let _ = inside::attach(tree);
         }
         for (path, flags) in &self.propagation {
             mount::set_propagation(path, *flags)
@@ -367,6 +374,7 @@ mod tests {
             propagation: Vec::new(),
             new_network: false,
             dev: None,
+            inside: None,
             start_hooks: Vec::new(),
             hook_state: None,
             memory_policy: None,

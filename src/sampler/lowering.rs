@@ -33,6 +33,8 @@ pub(super) struct Limit {
     pending: AtomicU32,
     /// How many of them change the limit.
     lowering: AtomicU32,
+    /// The OOM killer is to be as it was found.
+    killer_due: AtomicBool,
     /// Whether the kernel refused.
     refused: AtomicBool,
     publish: Option<Publish>,
@@ -77,6 +79,7 @@ impl Lowering {
                         limit.refused.store(true, Ordering::SeqCst);
                     }
                     limit.lowering.fetch_sub(lowers, Ordering::SeqCst);
+                    limit.settle();
                     limit.pending.fetch_sub(1, Ordering::SeqCst);
                 }
             })
@@ -127,6 +130,7 @@ impl Limit {
             applied: AtomicU64::new(DECLARED),
             pending: AtomicU32::new(0),
             lowering: AtomicU32::new(0),
+            killer_due: AtomicBool::new(false),
             refused: AtomicBool::new(false),
             publish,
         }
@@ -183,7 +187,7 @@ impl Limit {
     ) -> crate::kernel::Result<()> {
         let wanted = grant.map_or(DECLARED, Bytes::get);
         let before = self.wanted.swap(wanted, Ordering::SeqCst);
-        if wanted < before && !now {
+        if wanted < before && !(now && self.is_at_rest()) {
             lowering.send(self, Job::Lower);
             return Ok(());
         }
@@ -219,10 +223,10 @@ impl Limit {
 
     fn apply(&self, lever: &Lever, wanted: u64) -> crate::kernel::Result<()> {
         if wanted == DECLARED {
-            // The killer comes last: a task that waits at the limit goes on first, instead of being killed.
             lever.set(self.declared())?;
             self.applied.store(DECLARED, Ordering::SeqCst);
-            return lever.set_oom_killer(self.oom_killer);
+            self.killer_due.store(true, Ordering::SeqCst);
+            return self.turn_killer_on(lever);
         }
         if self.applied.load(Ordering::SeqCst) == DECLARED {
             lever.set_oom_killer(false)?;
@@ -231,6 +235,32 @@ impl Limit {
         lever.set(limit)?;
         self.applied.store(wanted, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// The killer comes last: a task that waits at the limit goes on first, instead of being killed. While the other thread
+    /// may be in the middle of lowering the limit, which it then raises again, the killer stays off: it would kill whoever
+    /// meets that limit in between. Then it is turned on by that thread, after its last write.
+    fn turn_killer_on(&self, lever: &Lever) -> crate::kernel::Result<()> {
+        if self.is_being_lowered() || !self.killer_due.swap(false, Ordering::SeqCst) {
+            return Ok(());
+        }
+        match self.wanted.load(Ordering::SeqCst) {
+            DECLARED => lever.set_oom_killer(self.oom_killer),
+            // Less is granted by now.
+            _ => Ok(()),
+        }
+    }
+
+    /// What whoever raised the limit has left to this thread.
+    fn settle(&self) {
+        if let Err(err) = self.turn_killer_on(&self.lever)
+            && !err.is_gone()
+        {
+            tracing::error!(
+                "the OOM killer is not as it was: {}",
+                crate::runtime::chain(&err)
+            );
+        }
     }
 
     fn work(&self, job: Job, waker: &Waker) {
@@ -276,5 +306,70 @@ impl Limit {
             }
             wanted = now;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::kernel::cgroup::{Cgroup, Directory, Version};
+
+    /// Without digits that are left over in a plain file.
+    const CEILING: i64 = 256 << 20;
+    const GRANT: u64 = 128 << 20;
+
+    #[test]
+    fn the_oom_killer_stays_off_until_nobody_can_lower_the_limit_any_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, killer) = (
+            dir.path().join("memory.limit_in_bytes"),
+            dir.path().join("memory.oom_control"),
+        );
+        fs::write(&file, CEILING.to_string()).unwrap();
+        fs::write(&killer, "0").unwrap();
+        let cgroup = Cgroup {
+            version: Version::V1,
+            directories: vec![Directory {
+                controllers: "memory".to_owned(),
+                path: dir.path().to_path_buf(),
+            }],
+        };
+        let lever = Lever::open(&cgroup).unwrap();
+        let declared = MemoryLimit::Bytes(CEILING);
+        let other = Lever::open(&cgroup).unwrap();
+        let limit = Arc::new(Limit::new(other, None, true, declared, None));
+        let is_off = || fs::read_to_string(&killer).unwrap() == "1";
+        let granted = |bytes: u64| fs::read_to_string(&file).unwrap() == bytes.to_string();
+
+        // The other thread is about to write what was wanted before.
+        limit.lowering.fetch_add(1, Ordering::SeqCst);
+        limit.wanted.store(GRANT, Ordering::SeqCst);
+        limit.apply(&limit.lever, GRANT).unwrap();
+        assert!(is_off() && granted(GRANT));
+        limit.restore(&lever);
+        assert!(granted(CEILING.unsigned_abs()));
+        assert!(is_off(), "whoever meets the old limit is killed");
+        // It writes that, finds that something else is wanted, and is done.
+        limit.apply(&limit.lever, GRANT).unwrap();
+        limit.lower();
+        assert!(granted(CEILING.unsigned_abs()) && is_off());
+        limit.lowering.fetch_sub(1, Ordering::SeqCst);
+        limit.settle();
+        assert!(!is_off(), "a real lack of memory must end");
+
+        // Nobody else: at once.
+        limit.wanted.store(GRANT, Ordering::SeqCst);
+        limit.apply(&lever, GRANT).unwrap();
+        assert!(is_off());
+        limit.restore(&lever);
+        assert!(!is_off());
+        // Less was granted before the other thread came to it.
+        limit.killer_due.store(true, Ordering::SeqCst);
+        limit.wanted.store(GRANT, Ordering::SeqCst);
+        limit.apply(&lever, GRANT).unwrap();
+        limit.settle();
+        assert!(is_off());
     }
 }

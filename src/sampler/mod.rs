@@ -18,6 +18,7 @@ mod thin;
 mod tuning;
 mod writing;
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,7 +30,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use crate::guardian::Guardian;
 use crate::kernel::cgroup::Cgroup;
+use crate::kernel::exe;
 use crate::kernel::wait::{self, Waker};
 use crate::model::placed::Seen;
 use crate::model::placement::Placement;
@@ -143,6 +146,23 @@ enum Message {
     Stop,
 }
 
+impl Message {
+    /// The container that it is about.
+    fn about(&self) -> Option<u64> {
+        match self {
+            Self::Watch(key, _)
+            | Self::Started(key, _)
+            | Self::Ended(key, ..)
+            | Self::Forget(key)
+            | Self::Hold(key, _)
+            | Self::Release(key)
+            | Self::Edge(key, _)
+            | Self::Bind(key, _) => Some(*key),
+            Self::Stop => None,
+        }
+    }
+}
+
 impl Inbox {
     fn send(&self, message: Message) {
         // The thread is gone only when the process ends.
@@ -159,11 +179,20 @@ impl Sampler {
     /// # Errors
     /// What failed, for the log.
     pub fn start(spool: &Path, priority: Priority) -> Result<Self, String> {
+        Self::start_from(Path::new(exe::SELF), spool, priority)
+    }
+
+    /// The same with the executable, for the guardian, at another path.
+    ///
+    /// # Errors
+    /// As [`Sampler::start`].
+    pub fn start_from(program: &Path, spool: &Path, priority: Priority) -> Result<Self, String> {
         let waker = Arc::new(Waker::new().map_err(|err| crate::runtime::chain(&err))?);
         let (sender, receiver) = channel();
         let inbox = Inbox { sender, waker };
         let mut thread = Thread {
             epoch: Instant::now(),
+            program: program.to_path_buf(),
             spool: spool.to_path_buf(),
             receiver,
             waker: Arc::clone(&inbox.waker),
@@ -197,6 +226,8 @@ impl Sampler {
             key,
             subject,
             status: status.clone(),
+            tuning: None,
+            holds: 0,
         });
         self.inbox.send(Message::Watch(key, waiting));
         Watched {
@@ -277,6 +308,7 @@ impl Watched {
 #[derive(Debug)]
 struct Thread {
     epoch: Instant,
+    program: PathBuf,
     spool: PathBuf,
     receiver: Receiver<Message>,
     waker: Arc<Waker>,
@@ -306,9 +338,11 @@ impl Thread {
                 if matches!(message, Message::Stop) {
                     return;
                 }
-                self.guarded("message", |thread| thread.take(message));
+                let about = message.about();
+                self.guarded(about, |thread| thread.take(message));
             }
-            self.guarded("look", Self::look);
+            self.guarded(None, Self::look_after_guardian);
+            self.look();
             let next = self.running.values().map(|run| run.due).min();
             let now = self.epoch.elapsed();
             if self.waker.wait(next.map(|due| due.saturating_sub(now))) {
@@ -318,16 +352,46 @@ impl Thread {
         }
     }
 
-    /// A panic ends all traces of this process and gives all limits back, but does not end the process.
-    fn guarded(&mut self, what: &str, work: impl FnOnce(&mut Self)) {
-        if catch_unwind(AssertUnwindSafe(|| work(self))).is_err() {
+    /// A panic ends the trace of the container that the work was about and gives its limit back; those of all where it was
+    /// about none. It does not end the process, and containers that it was not about are looked after as before.
+    fn guarded(&mut self, about: Option<u64>, work: impl FnOnce(&mut Self)) {
+        let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(self))) else {
+            return;
+        };
+        let reason = said(&*panic);
+        let Some(key) = about else {
             tracing::error!(
-                what,
-                "the sampler panicked; traces are cut off, limits are given back"
+                reason,
+                "the sampler panicked: all traces are cut off, all limits are given back"
             );
             self.running.clear();
             self.waiting.clear();
             self.hands = None;
+            return;
+        };
+        self.abandon(key, &reason);
+    }
+
+    /// Leaves a container alone from here on: what was done for it panicked.
+    fn abandon(&mut self, key: u64, reason: &str) {
+        tracing::error!(
+            reason,
+            "the sampler panicked: the trace of a container is cut off, its limit is given back"
+        );
+        self.waiting.remove(&key);
+        if let Some(run) = self.running.remove(&key) {
+            run.abandon(self.hands.as_mut());
+        }
+        self.forget(key);
+    }
+
+    /// Nothing is done for the limit and the pages of a container any more.
+    fn forget(&mut self, key: u64) {
+        if let Some(hands) = &mut self.hands {
+            hands.guardian.forget(key);
+        }
+        if let Some(placing) = &mut self.placing {
+            placing.forget(key);
         }
     }
 
@@ -352,23 +416,28 @@ impl Thread {
                 if let Some(run) = self.running.remove(&key) {
                     run.end(seen, now, code, answers, self.hands.as_mut());
                 }
+                self.forget(key);
             }
             Message::Forget(key) => {
                 self.waiting.remove(&key);
             }
             Message::Hold(key, held) => {
-                match self.running.get_mut(&key).zip(self.hands.as_mut()) {
-                    Some((run, hands)) => run.hold(hands, Some(held)),
-                    // There is nothing to raise.
-                    None => {
-                        let _ = held.send(());
-                    }
+                if let Some(run) = self.running.get_mut(&key) {
+                    run.hold(self.hands.as_ref(), Some(held));
+                    return;
                 }
+                if let Some(waiting) = self.waiting.get_mut(&key) {
+                    waiting.holds = waiting.holds.saturating_add(1);
+                }
+                // There is nothing to raise.
+                let _ = held.send(());
             }
             Message::Release(key) => {
                 self.tell_of(key, Event::Released);
-                if let Some((run, hands)) = self.running.get_mut(&key).zip(self.hands.as_mut()) {
-                    run.release(now, hands);
+                if let Some(run) = self.running.get_mut(&key) {
+                    run.release(now, self.hands.as_mut());
+                } else if let Some(waiting) = self.waiting.get_mut(&key) {
+                    waiting.holds = waiting.holds.saturating_sub(1);
                 }
             }
             Message::Edge(key, edge) => {
@@ -393,7 +462,7 @@ impl Thread {
             .as_ref()
             .is_some_and(|plan| plan.mode.grants());
         if needs_hands && self.hands.is_none() {
-            self.hands = Hands::new(Arc::clone(&self.waker))
+            self.hands = Hands::new(Arc::clone(&self.waker), &self.program)
                 .inspect_err(|reason| tracing::warn!(reason, "no limit is moved"))
                 .ok();
         }
@@ -448,22 +517,11 @@ impl Thread {
             waiting.subject.context = context;
             waiting.subject.plan = plan;
         } else if let Some(run) = self.running.remove(&key) {
-            let (subject, status) = run.unbound(self.hands.as_mut());
-            let subject = Subject {
-                context,
-                plan,
-                ..subject
-            };
-            let waiting = Waiting {
-                key,
-                subject,
-                status,
-            };
-            self.start(waiting, now);
+            self.start(run.unbound(key, context, plan), now);
         }
     }
 
-    fn look(&mut self) {
+    fn look_after_guardian(&mut self) {
         let now = self.epoch.elapsed();
         if let Some(hands) = &mut self.hands
             && now >= self.guardian_due
@@ -474,13 +532,18 @@ impl Thread {
                 self.replace_guardian();
             }
         }
+    }
+
+    fn look(&mut self) {
+        let now = self.epoch.elapsed();
         let (hands, placing) = (&mut self.hands, &self.placing);
+        let mut panicked = Vec::new();
         self.running.retain(|key, run| {
             if run.due > now {
                 return true;
             }
             let before = run.phase();
-            let looked = run.look(now, hands.as_mut());
+            let looked = catch_unwind(AssertUnwindSafe(|| run.look(now, hands.as_mut())));
             if let Some(placing) = placing
                 && run.phase() != before
             {
@@ -490,20 +553,29 @@ impl Thread {
                 };
                 placing.event(*key, event);
             }
-            looked
-                .inspect_err(|reason| tracing::warn!(reason, "a trace is cut off"))
-                .is_ok()
+            match looked {
+                Ok(looked) => looked
+                    .inspect_err(|reason| tracing::warn!(reason, "a trace is cut off"))
+                    .is_ok(),
+                Err(panic) => {
+                    panicked.push((*key, said(&*panic)));
+                    true
+                }
+            }
         });
+        for (key, reason) in panicked {
+            self.abandon(key, &reason);
+        }
     }
 
     /// Nothing is below its ceiling without somebody who watches over it.
     fn replace_guardian(&mut self) {
         let Some(hands) = &mut self.hands else { return };
         for run in self.running.values_mut() {
-            run.hold(hands, None);
+            run.hold(Some(hands), None);
         }
         tracing::warn!("the guardian of limits is gone: another one is started");
-        let again = crate::guardian::Guardian::start().and_then(|guardian| {
+        let again = Guardian::start_from(&self.program).and_then(|guardian| {
             hands.guardian = guardian;
             self.running
                 .values()
@@ -513,18 +585,26 @@ impl Thread {
             Ok(()) => {
                 let now = self.epoch.elapsed();
                 for run in self.running.values_mut() {
-                    run.release(now, hands);
+                    run.release(now, Some(hands));
                 }
             }
             Err(reason) => {
                 tracing::error!(reason, "no limit is moved any more");
                 for run in self.running.values_mut() {
                     run.let_go(hands);
+                    run.release(Duration::ZERO, None);
                 }
                 self.hands = None;
             }
         }
     }
+}
+
+/// What a panic says.
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no reason given").to_owned()
 }
 
 /// The spool folder, for us alone.

@@ -14,7 +14,8 @@ use super::{Edge, Subject};
 use crate::guardian::Guardian;
 use crate::kernel::cgroup::Meter;
 use crate::model::placed::Seen;
-use crate::model::trace::{End, Phase, Sample};
+use crate::model::plan::Plan;
+use crate::model::trace::{Context, End, Phase, Sample};
 use crate::model::{Bytes, MemoryLimit, Mode};
 
 /// `memory.stat` is read at every such look, and whenever usage has changed.
@@ -33,6 +34,10 @@ pub(super) struct Waiting {
     pub(super) key: u64,
     pub(super) subject: Subject,
     pub(super) status: Shared,
+    /// Who looked after its limit until it was bound to another function.
+    pub(super) tuning: Option<Tuning>,
+    /// How often it is held.
+    pub(super) holds: u32,
 }
 
 /// A container from its start to its end.
@@ -53,6 +58,8 @@ pub(super) struct Run {
     nodes: Vec<u32>,
     subject: Subject,
     tuning: Option<Tuning>,
+    /// How often somebody outside holds it, moved or not: it may be bound to another function meanwhile.
+    holds: u32,
     status: Shared,
     tally: Tally,
     /// The limit in force of a container whose limit is not moved.
@@ -82,11 +89,13 @@ impl Run {
             key,
             mut subject,
             status,
+            tuning,
+            holds,
         } = waiting;
         let meter = Meter::open(&subject.cgroup).map_err(|err| crate::runtime::chain(&err))?;
         let tuning = hands
             .as_deref_mut()
-            .and_then(|hands| tune(key, &mut subject, &meter, hands));
+            .and_then(|hands| tune(key, &mut subject, &meter, (tuning, holds), hands));
         let mut nodes = Vec::new();
         meter.nodes(|node, _| {
             if !nodes.contains(&node) {
@@ -124,6 +133,7 @@ impl Run {
             limit: subject.context.ceiling,
             subject,
             tuning,
+            holds,
             status,
         };
         run.look(now, hands)?;
@@ -137,6 +147,10 @@ impl Run {
     pub(super) fn look(&mut self, now: Duration, hands: Option<&mut Hands>) -> Result<(), String> {
         let first = self.looks == 0;
         self.read(now)?;
+        let mut hands = hands;
+        if let Some(hands) = hands.as_deref_mut() {
+            self.follow_freezer(now, hands);
+        }
         if let Some((tuning, hands)) = self.tuning.as_mut().zip(hands) {
             let phase = self.pace.phase(now);
             tuning.look(&mut self.sample, &self.meter, phase, first, hands);
@@ -167,10 +181,24 @@ impl Run {
         self.tally.look(sample.at, usage, phase, &standing);
     }
 
+    /// A container that is frozen has its ceiling until it is thawed: it cannot give anything back, and whoever froze it
+    /// may need memory in it.
+    fn follow_freezer(&mut self, now: Duration, hands: &mut Hands) {
+        let Some(tuning) = &mut self.tuning else {
+            return;
+        };
+        match tuning.has_turned(self.sample.cpu) {
+            Some(true) => tuning.hold(hands, None),
+            Some(false) => self.end_hold(now, hands),
+            None => {}
+        }
+    }
+
     /// Raises the grant to the ceiling until it is released.
-    pub(super) fn hold(&mut self, hands: &Hands, held: Option<oneshot::Sender<()>>) {
-        match (&mut self.tuning, held) {
-            (Some(tuning), held) => tuning.hold(hands, held),
+    pub(super) fn hold(&mut self, hands: Option<&Hands>, held: Option<oneshot::Sender<()>>) {
+        self.holds = self.holds.saturating_add(1);
+        match (self.tuning.as_mut().zip(hands), held) {
+            (Some((tuning, hands)), held) => tuning.hold(hands, held),
             // There is nothing to raise.
             (None, Some(held)) => {
                 let _ = held.send(());
@@ -180,7 +208,14 @@ impl Run {
     }
 
     /// Ends a hold.
-    pub(super) fn release(&mut self, now: Duration, hands: &mut Hands) {
+    pub(super) fn release(&mut self, now: Duration, hands: Option<&mut Hands>) {
+        self.holds = self.holds.saturating_sub(1);
+        if let Some(hands) = hands {
+            self.end_hold(now, hands);
+        }
+    }
+
+    fn end_hold(&mut self, now: Duration, hands: &mut Hands) {
         let at = now.saturating_sub(self.start);
         let Some(tuning) = &mut self.tuning else {
             return;
@@ -226,13 +261,29 @@ impl Run {
         }
     }
 
-    /// Gives up the trace so far; what was watched.
-    pub(super) fn unbound(mut self, hands: Option<&mut Hands>) -> (Subject, Shared) {
+    /// Gives up the trace so far; goes on with another context and plan.
+    pub(super) fn unbound(self, key: u64, context: Context, plan: Option<Plan>) -> Waiting {
+        self.trace.discard();
+        Waiting {
+            key,
+            subject: Subject {
+                context,
+                plan,
+                ..self.subject
+            },
+            status: self.status,
+            tuning: self.tuning,
+            holds: self.holds,
+        }
+    }
+
+    /// Gives up everything. The trace is cut off, and what is told of the container holds no grant any more.
+    pub(super) fn abandon(mut self, hands: Option<&mut Hands>) {
         if let Some(hands) = hands {
             self.let_go(hands);
         }
-        self.trace.discard();
-        (self.subject, self.status)
+        self.tuning = None;
+        self.count();
     }
 
     fn read(&mut self, now: Duration) -> Result<(), String> {
@@ -416,12 +467,30 @@ impl Keeper {
 }
 
 /// Takes over the limit, if that is planned and possible; the context says what is done.
-fn tune(key: u64, subject: &mut Subject, meter: &Meter, hands: &mut Hands) -> Option<Tuning> {
-    let plan = subject.plan.as_ref().filter(|plan| plan.mode.grants())?;
+fn tune(
+    key: u64,
+    subject: &mut Subject,
+    meter: &Meter,
+    (before, holds): (Option<Tuning>, u32),
+    hands: &mut Hands,
+) -> Option<Tuning> {
+    let Some(plan) = subject.plan.as_ref().filter(|plan| plan.mode.grants()) else {
+        if let Some(before) = before {
+            before.detach(hands);
+        }
+        return None;
+    };
     let name = subject.context.container.as_deref().unwrap_or_default();
     // A late binding needs it again.
     let publish = subject.publish.clone();
-    let attached = Tuning::attach(key, name, &subject.cgroup, meter, plan, publish, hands);
+    let attached = match before {
+        Some(tuning) => tuning.rebind(plan, meter, hands),
+        None => Tuning::attach(key, name, &subject.cgroup, meter, plan, publish, hands),
+    };
+    let attached = attached.map(|mut tuning| {
+        (0..holds).for_each(|_| tuning.hold(hands, None));
+        tuning
+    });
     if let Err(reason) = &attached {
         tracing::warn!(container = name, reason, "its limit is not moved");
         subject.context.mode = Some(Mode::Observe.to_string());

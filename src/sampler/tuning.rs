@@ -1,6 +1,7 @@
 //! What is done with the limit of one container that is being sampled.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use super::Edge;
 use super::lowering::{Limit, Lowering, Publish};
 use super::tally::Standing;
 use crate::guardian::Guardian;
-use crate::kernel::cgroup::{Cgroup, Failures, Lever, Meter, Version};
+use crate::kernel::cgroup::{Cgroup, Failures, Freezer, Lever, Meter, Version};
 use crate::kernel::wait::Waker;
 use crate::model::plan::Plan;
 use crate::model::trace::{Phase, Sample};
@@ -21,6 +22,8 @@ use crate::runtime::chain;
 /// A container whose limit follows it is looked at so often while it works: what it can grow by in this time and in that
 /// of a late look has room in the pad.
 const WORKING: Duration = Duration::from_millis(4);
+/// The same on cgroup v2, where nothing tells of usage that passes a threshold.
+const WORKING_UNTOLD: Duration = Duration::from_millis(2);
 /// The same while it rests.
 const RESTING: Duration = Duration::from_millis(10);
 /// Thresholds of usage are at least so far from each other, and so many at most: the kernel looks at every 128th page that
@@ -40,10 +43,10 @@ pub(super) struct Hands {
 impl Hands {
     /// # Errors
     /// What failed, for the log.
-    pub(super) fn new(waker: Arc<Waker>) -> Result<Self, String> {
+    pub(super) fn new(waker: Arc<Waker>, program: &Path) -> Result<Self, String> {
         Ok(Self {
             lowering: Lowering::start(waker)?,
-            guardian: Guardian::start()?,
+            guardian: Guardian::start_from(program)?,
         })
     }
 }
@@ -60,6 +63,10 @@ pub(super) struct Tuning {
     limit: Arc<Limit>,
     /// Whether page cache can be dropped and nothing else: cgroup v1 would swap out too.
     drops_cache: bool,
+    freezer: Option<Freezer>,
+    is_frozen: bool,
+    /// At the last look.
+    cpu: Option<Duration>,
     alarms: Alarms,
     /// Who waits for the ceiling.
     holders: Vec<oneshot::Sender<()>>,
@@ -90,10 +97,8 @@ impl Tuning {
         // Nothing is lowered that nobody watches over.
         hands.guardian.guard(key, &lever, declared, oom_killer)?;
         if let Some(lowered) = plan.lowered {
-            declared = i64::try_from(lowered.get()).map_or(MemoryLimit::None, MemoryLimit::Bytes);
+            declared = Lever::kept(lowered);
             lever.set(declared).map_err(|err| chain(&err))?;
-            // In whole pages.
-            declared = lever.get().map_err(|err| chain(&err))?;
             hands.guardian.ceiling(key, declared)?;
         }
         let met = met(cgroup.version, meter);
@@ -111,6 +116,9 @@ impl Tuning {
                 publish,
             )),
             drops_cache: cgroup.version == Version::V2 || !crate::kernel::has_swap(),
+            freezer: Freezer::open(cgroup),
+            is_frozen: false,
+            cpu: None,
             alarms: Alarms::new(plan.largest.unwrap_or_default()),
             holders: Vec::new(),
             recorded: None,
@@ -119,11 +127,44 @@ impl Tuning {
         })
     }
 
+    /// Goes on with another plan for the same container, from its ceiling. The limit is not given back in between: while
+    /// the other thread may still write it, what is in force then is not what was declared.
+    ///
+    /// # Errors
+    /// What failed, for the log: the limit is given back then.
+    pub(super) fn rebind(
+        mut self,
+        plan: &Plan,
+        meter: &Meter,
+        hands: &mut Hands,
+    ) -> Result<Self, String> {
+        // What somebody else has written stays.
+        if !self.guard.is_aside() {
+            if let Some(lowered) = plan.lowered {
+                self.limit.declare(Lever::kept(lowered));
+            }
+            self.apply(Some(None), hands, false);
+            if let Err(reason) = hands.guardian.ceiling(self.key, self.limit.declared()) {
+                self.detach(hands);
+                return Err(reason);
+            }
+        }
+        self.met = met(self.version, meter);
+        self.guard = Guard::new(plan, self.limit.declared(), self.met);
+        self.alarms = Alarms::new(plan.largest.unwrap_or_default());
+        (self.recorded, self.told) = (None, None);
+        if self.is_frozen {
+            self.hold(hands, None);
+        }
+        Ok(self)
+    }
+
     /// How often the container is to be looked at, at least.
     pub(super) fn period(&self, phase: Phase) -> Duration {
-        match phase {
-            Phase::KeepAlive => RESTING,
-            _ => WORKING,
+        match (phase, self.version) {
+            (Phase::KeepAlive, _) => RESTING,
+            (_, Version::V1) => WORKING,
+            (_, Version::V2) => WORKING_UNTOLD,
         }
     }
 
@@ -177,6 +218,17 @@ impl Tuning {
             hands.lowering.drop_cache(&self.limit, most);
         }
         self.record(sample);
+    }
+
+    /// Whether the container has been frozen (`true`) or thawed since this was last asked, whoever did it. One that uses
+    /// CPU time is not asked about.
+    pub(super) fn has_turned(&mut self, cpu: Option<Duration>) -> Option<bool> {
+        let rests = self.cpu == cpu;
+        self.cpu = cpu;
+        let freezer = self.freezer.as_ref().filter(|_| rests || self.is_frozen)?;
+        let now = freezer.is_frozen();
+        let before = std::mem::replace(&mut self.is_frozen, now);
+        (before != now).then_some(now)
     }
 
     /// Raises to the ceiling for whoever is about to change the container; they are told once nothing of ours can write

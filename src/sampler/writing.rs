@@ -2,6 +2,7 @@
 //! and more on a busy one (measured), and whoever moves limits must not.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
@@ -44,6 +45,20 @@ enum Work {
     Stop,
 }
 
+impl Work {
+    /// The trace that it is about.
+    fn about(&self) -> Option<u64> {
+        match self {
+            Self::Begin(key, _)
+            | Self::Add(key, _)
+            | Self::Finish(key, ..)
+            | Self::Discard(key)
+            | Self::Leave(key) => Some(*key),
+            Self::Stop => None,
+        }
+    }
+}
+
 impl Writing {
     /// # Errors
     /// What failed, for the log.
@@ -58,7 +73,12 @@ impl Writing {
                     if matches!(work, Work::Stop) {
                         return;
                     }
-                    take(&mut records, work);
+                    let about = work.about();
+                    let taken = AssertUnwindSafe(|| take(&mut records, work));
+                    if catch_unwind(taken).is_err() {
+                        tracing::error!("writing a trace panicked: it is cut off");
+                        about.and_then(|key| records.remove(&key));
+                    }
                 }
             })
             .map_err(|err| format!("start the thread that writes traces: {err}"))?;

@@ -17,7 +17,7 @@ use super::process::Process;
 use super::rootfs;
 use super::shim::{Shim, lock};
 use super::stdio::{Held, Paths};
-use crate::control::{Folder, Record, Subject, Tuned};
+use crate::control::{Folder, Record, Tuned};
 use crate::model::ContainerId;
 use crate::runtime::{Store, chain};
 
@@ -74,7 +74,7 @@ impl Shim {
         let started = self
             .create_process(&engine, &id, &bundle_path, &paths, &options)
             .await;
-        let (held, state) = match started {
+        let (held, created) = match started {
             Ok(started) => started,
             Err(err) => {
                 rootfs::unmount(&target);
@@ -82,6 +82,8 @@ impl Shim {
                 return Err(err);
             }
         };
+        let inside = created.inside();
+        let state = created.state;
         let pid = state.init.map_or(0, |init| init.pid);
         let config = self.observer.config(options.config.as_deref());
         let trusted = config.trusted();
@@ -108,10 +110,7 @@ impl Shim {
                 config: Arc::clone(&config),
                 folder: folder.clone(),
             };
-            self.doors.open(Subject {
-                folder: folder.clone(),
-                tuner: Box::new(tuned),
-            })
+            self.doors.open(tuned, inside.as_deref())
         });
         let init = Arc::new(Process::new("", paths.clone()));
         init.exists(pid, held);
@@ -157,7 +156,7 @@ impl Shim {
         bundle: &Path,
         paths: &Paths,
         options: &Options,
-    ) -> Result<(Held, crate::runtime::State)> {
+    ) -> Result<(Held, crate::runtime::Container)> {
         let mut args = vec!["create".into(), "--bundle".into(), bundle.to_path_buf()];
         if options.no_pivot {
             args.push("--no-pivot".into());
@@ -185,7 +184,7 @@ impl Shim {
             }
         };
         match Store::new(engine.root()).load(id) {
-            Ok(container) => Ok((held, container.state)),
+            Ok(container) => Ok((held, container)),
             Err(err) => {
                 self.remove_remains(engine, id).await;
                 Err(ShimError::Failed(chain(&err)))

@@ -1,10 +1,11 @@
 //! The control sockets of the containers of this shim, in its event loop.
 
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use super::shim::lock;
-use crate::control::{Key, Server, Subject};
+use crate::control::{self, Key, Server, Tuned};
 use crate::kernel::watch::watch;
 use crate::runtime::chain;
 
@@ -12,16 +13,17 @@ use crate::runtime::chain;
 #[derive(Debug, Default)]
 pub(super) struct Doors(Mutex<Option<Arc<Mutex<Server>>>>);
 
-/// The socket of one container, until it is dropped.
+/// The sockets of one container, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Door {
     server: Arc<Mutex<Server>>,
-    key: Key,
+    keys: Vec<Key>,
 }
 
 impl Doors {
-    /// Opens the socket of a container. Without one it runs all the same.
-    pub(super) fn open(&self, subject: Subject) -> Option<Door> {
+    /// Opens the socket of a container, and the one in the folder that it sees, if it has one. Without them it runs all the
+    /// same.
+    pub(super) fn open(&self, tuned: Tuned, inside: Option<&Path>) -> Option<Door> {
         let mut kept = lock(&self.0);
         let server = match &*kept {
             Some(server) => Arc::clone(server),
@@ -30,20 +32,23 @@ impl Doors {
                 .ok()?,
         };
         *kept = Some(Arc::clone(&server));
-        let opened = lock(&server).open(subject);
-        match opened {
-            Ok(key) => Some(Door { server, key }),
-            Err(err) => {
-                tracing::warn!("no control socket: {}", chain(&err));
-                None
-            }
+        let mut keys = Vec::new();
+        let mut keep = |opened: control::Result<Key>| match opened {
+            Ok(key) => keys.push(key),
+            Err(err) => tracing::warn!("no control socket: {}", chain(&err)),
+        };
+        keep(lock(&server).open(tuned.clone().into()));
+        if let Some(inside) = inside {
+            keep(lock(&server).open_inside(inside, tuned.into()));
         }
+        Some(Door { server, keys })
     }
 }
 
 impl Drop for Door {
     fn drop(&mut self) {
-        lock(&self.server).close(self.key);
+        let mut server = lock(&self.server);
+        self.keys.drain(..).for_each(|key| server.close(key));
     }
 }
 

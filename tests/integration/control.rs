@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use crate::harness::{Case, Cmd, Outcome, cgroups, eventually, ours_beyond_runc};
 
 const STATE: &str = "/run/elastic-mem";
+const INSIDE: &str = "/run/elastic-mem-control/control.sock";
 const LIMIT: u64 = 64 << 20;
 const LOWER: u64 = 32 << 20;
 
@@ -26,17 +27,31 @@ struct Watched<'a> {
 }
 
 fn watched(scenario: impl FnOnce(&mut Watched<'_>)) {
+    configured("", |_| {}, scenario);
+}
+
+/// With more in the configuration, and a bundle that was changed.
+fn configured(more: &str, bundle: impl FnOnce(&mut Case), scenario: impl FnOnce(&mut Watched<'_>)) {
     ours_beyond_runc(|case| {
         let store = tempfile::tempdir().expect("store");
         let settings = store.path().join("settings.toml");
         let text = format!(
-            "memory.mode = \"observe\"\nprofile.folder = {:?}\n",
+            "memory.mode = \"observe\"\nprofile.folder = {:?}\n{more}",
             store.path().join("profiles")
         );
         fs::write(&settings, text).expect("settings");
         case.idle();
         case.spec()["linux"]["resources"]["memory"] = json!({"limit": LIMIT});
-        case.create();
+        bundle(case);
+        case.bundle.write();
+        let create = case.words("create --bundle BUNDLE ID");
+        let create = case.cmd().env("ELASTIC_MEM_CONFIG", &settings).args(create);
+        let outcome = create.output();
+        assert_eq!(
+            (outcome.code, outcome.stderr.as_str()),
+            (0, ""),
+            "{outcome}"
+        );
         let mut watched = Watched {
             case,
             settings,
@@ -154,21 +169,29 @@ impl Watched<'_> {
     }
 
     fn ask(&self, line: &str) -> String {
-        let socket = self.folder().expect("folder").join("control.sock");
-        let mut stream = UnixStream::connect(socket).expect("connect");
-        stream
-            .set_read_timeout(Some(Duration::from_secs(10)))
-            .expect("timeout");
-        writeln!(stream, "{line}").expect("say");
-        let mut answer = String::new();
-        BufReader::new(stream).read_line(&mut answer).expect("hear");
-        answer
+        ask(&self.folder().expect("folder").join("control.sock"), line)
+    }
+
+    /// The socket that the container sees, as it sees it.
+    fn inside(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{INSIDE}", self.case.pid()))
     }
 
     fn holds(&self) -> i64 {
         let answer: Value = serde_json::from_str(&self.ask(r#"{"status":true}"#)).expect("JSON");
         answer["holds"].as_i64().expect("holds")
     }
+}
+
+fn ask(socket: &Path, line: &str) -> String {
+    let mut stream = UnixStream::connect(socket).expect("connect");
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .expect("timeout");
+    writeln!(stream, "{line}").expect("say");
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).expect("hear");
+    answer
 }
 
 fn what_is_in_force_without_us() -> String {
@@ -411,4 +434,161 @@ fn a_container_that_is_bound_late_is_granted_less_and_has_its_ceiling_while_some
         c.call("delete --force ID");
         assert_eq!(c.folder(), None);
     });
+}
+
+const SOCKET: &str = "memory.socket = true\n";
+
+/// Every user of a container may speak for it, and for nothing else.
+#[test]
+fn a_container_speaks_for_itself_at_a_socket_inside() {
+    configured(
+        SOCKET,
+        |_| {},
+        |c| {
+            speaks_inside(c);
+            let mode =
+                |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+            assert_eq!(mode(&c.inside()), 0o666);
+            let outside = c.folder().expect("folder").join("control.sock");
+            assert_eq!(mode(&outside), 0o600);
+        },
+    );
+}
+
+fn speaks_inside(c: &Watched<'_>) {
+    for line in [
+        r#"{"phase":"begin","inputBytes":4096}"#,
+        r#"{"phase":"end"}"#,
+    ] {
+        assert_eq!(ask(&c.inside(), line), "{\"ok\":true}\n");
+    }
+    for line in [
+        r#"{"hold":true}"#,
+        r#"{"status":true}"#,
+        r#"{"bind":{"function":"f"}}"#,
+    ] {
+        let answer = ask(&c.inside(), line);
+        assert!(answer.contains("only phase is understood"), "{answer}");
+    }
+    // As root and as a user of the container.
+    for user in ["0:0", "1000:1000"] {
+        let outcome = c.call(&format!("exec --user {user} ID test -w {INSIDE}"));
+        assert_eq!(outcome.code, 0, "{user}: {outcome}");
+        let folder = Path::new(INSIDE).parent().expect("a folder").display();
+        let outcome = c.call(&format!("exec --user {user} ID touch {folder}/x"));
+        assert_ne!(outcome.code, 0, "{user} writes into a folder of the host");
+    }
+}
+
+#[test]
+fn the_socket_inside_works_with_a_root_that_can_only_be_read() {
+    let read_only = |case: &mut Case| case.spec()["root"]["readonly"] = json!(true);
+    configured(SOCKET, read_only, |c| speaks_inside(c));
+    // Where the engine mounts over /run.
+    let with_run = |case: &mut Case| {
+        read_only(case);
+        case.push(
+            "/mounts",
+            [json!({"destination": "/run", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid"]})],
+        );
+    };
+    configured(SOCKET, with_run, |c| speaks_inside(c));
+}
+
+#[test]
+fn the_socket_inside_works_in_a_user_namespace() {
+    if !crate::user_namespace::available() {
+        return;
+    }
+    let mapped = crate::user_namespace::with_user_namespace;
+    configured(SOCKET, mapped, |c| speaks_inside(c));
+}
+
+#[test]
+fn only_functions_that_are_to_have_one_get_a_socket_inside() {
+    let of_other = "[functions.\"*/other\"]\nsocket = true\n";
+    for more in ["", of_other] {
+        configured(more, |_| {}, |c| assert!(!c.inside().exists(), "{more}"));
+    }
+    let named = |case: &mut Case| {
+        case.spec()["annotations"] = json!({"elastic-mem.io/function": "other"});
+    };
+    configured(of_other, named, |c| assert!(c.inside().exists()));
+}
+
+/// What stands in its place is the container's.
+#[test]
+fn i1_a_container_without_room_for_the_socket_runs_without_it() {
+    ours_beyond_runc(|case| {
+        let store = tempfile::tempdir().expect("store");
+        let settings = store.path().join("settings.toml");
+        let text = format!(
+            "{SOCKET}profile.folder = {:?}\n",
+            store.path().join("profiles")
+        );
+        fs::write(&settings, text).expect("settings");
+        case.idle();
+        case.spec()["linux"]["resources"]["memory"] = json!({"limit": LIMIT});
+        fs::create_dir_all(case.rootfs().join("run")).expect("a folder");
+        fs::write(case.rootfs().join("run/elastic-mem-control"), "theirs").expect("a file");
+        case.bundle.write();
+        let call = |line: &str| {
+            let cmd = case.cmd().env("ELASTIC_MEM_CONFIG", &settings);
+            let outcome = cmd.args(case.words(line)).output();
+            assert_eq!(outcome.code, 0, "{outcome}");
+            outcome.stderr
+        };
+        let told = call("create --bundle BUNDLE ID");
+        assert!(told.contains("gets no control socket"), "{told}");
+        call("start ID");
+        assert_eq!(case.status(), "running");
+        call("delete --force ID");
+        assert!(case.settle().is_empty());
+    });
+}
+
+/// A container that floods its socket, or sends rubbish, gets slow answers itself. Nobody else does.
+#[test]
+fn a_flood_from_inside_a_container_harms_nobody() {
+    configured(
+        SOCKET,
+        |_| {},
+        |c| {
+            let inside = c.inside();
+            let end = Instant::now() + Duration::from_secs(2);
+            let floods: Vec<_> = (0..8_u8)
+                .map(|number| {
+                    let socket = inside.clone();
+                    std::thread::spawn(move || {
+                        while Instant::now() < end {
+                            let Ok(mut stream) = UnixStream::connect(&socket) else {
+                                continue;
+                            };
+                            let patience = Some(Duration::from_millis(100));
+                            stream.set_write_timeout(patience).expect("timeout");
+                            let rubbish = vec![number; 64 << 10];
+                            let _ = stream.write_all(&rubbish);
+                            let _ = stream.write_all(&b"{\"phase\":\"begin\"}\n".repeat(1000));
+                        }
+                    })
+                })
+                .collect();
+            let mut slowest = Duration::ZERO;
+            while Instant::now() < end {
+                let start = Instant::now();
+                let answer = c.ask(r#"{"status":true}"#);
+                assert!(answer.contains("\"ok\":true"), "{answer}");
+                slowest = slowest.max(start.elapsed());
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            for flood in floods {
+                flood.join().expect("join");
+            }
+            crate::harness::say(&format!(
+                "slowest answer outside during a flood: {slowest:?}"
+            ));
+            assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+            assert_eq!(c.case.status(), "running");
+        },
+    );
 }

@@ -2,6 +2,8 @@
 //! they also run on cgroup v2.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -342,15 +344,92 @@ fn i2_an_update_declares_another_ceiling() {
     });
 }
 
+/// Longer than a limit stays at the ceiling after a verb.
+fn stays_at_the_ceiling(c: &Case) {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(2500) {
+        assert_eq!(grant(c), None, "after {:?}", start.elapsed());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 #[test]
-fn a_paused_container_has_its_ceiling() {
+fn a_paused_container_has_its_ceiling_until_it_is_resumed() {
     elastic(|c| {
         c.up();
         is_granted_less(c);
         c.ok("pause ID");
-        assert_eq!(grant(c), None);
+        stays_at_the_ceiling(c);
+        // A verb that holds the limit too ends its own hold alone.
+        c.ok("update --cpu-share 512 ID");
+        stays_at_the_ceiling(c);
         c.ok("resume ID");
         is_granted_less(c);
+    });
+}
+
+/// It does not matter who freezes it.
+#[test]
+fn a_container_that_somebody_froze_has_its_ceiling_until_it_is_thawed() {
+    elastic(|c| {
+        c.up();
+        is_granted_less(c);
+        let (file, frozen, thawed) = match cgroups::is_unified() {
+            true => ("cgroup.freeze", "1", "0"),
+            false => ("freezer.state", "FROZEN", "THAWED"),
+        };
+        let dirs = cgroups::dirs(c.cgroup()).into_iter();
+        let file = dirs.map(|dir| dir.join(file)).find(|file| file.exists());
+        let file = file.expect("a freezer");
+        fs::write(&file, frozen).expect("freeze");
+        wait_until("the ceiling is granted", || grant(c).is_none());
+        stays_at_the_ceiling(c);
+        fs::write(&file, thawed).expect("thaw");
+        is_granted_less(c);
+    });
+}
+
+/// A client of its control socket.
+fn client(c: &Case) -> UnixStream {
+    let namespaces = fs::read_dir("/run/elastic-mem").expect("state").flatten();
+    let socket = namespaces
+        .map(|namespace| namespace.path().join(c.id()).join("control.sock"))
+        .find(|socket| socket.exists());
+    let stream = UnixStream::connect(socket.expect("a socket")).expect("connect");
+    let patience = Some(Duration::from_secs(10));
+    stream.set_read_timeout(patience).expect("timeout");
+    stream
+}
+
+fn ask(client: &UnixStream, line: &str) -> String {
+    writeln!({ client }, "{line}").expect("say");
+    let mut answer = String::new();
+    BufReader::new(client).read_line(&mut answer).expect("hear");
+    answer
+}
+
+#[test]
+fn a_hold_outlasts_a_late_binding() {
+    elastic(|c| {
+        c.up();
+        is_granted_less(c);
+        let holder = client(c);
+        assert_eq!(ask(&holder, r#"{"hold":true}"#), "{\"ok\":true}\n");
+        assert_eq!(grant(c), None);
+        // Nothing is known of the first one, so that its limit is not moved.
+        for function in ["unknown", "known", "known"] {
+            c.ok(&format!("bind ID --function {function}"));
+            stays_at_the_ceiling(c);
+        }
+        drop(holder);
+        is_granted_less(c);
+        // None is left over, and a binding alone keeps the limit as it was declared.
+        c.ok("bind ID --function unknown");
+        wait_until("the ceiling is granted", || grant(c).is_none());
+        c.ok("bind ID --function known");
+        is_granted_less(c);
+        let status = ask(&client(c), r#"{"status":true}"#);
+        assert!(status.contains("\"holds\":0"), "{status}");
     });
 }
 

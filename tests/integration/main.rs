@@ -63,6 +63,7 @@ mod profile;
 mod program;
 mod propagation;
 mod report;
+mod sampler;
 mod seccomp;
 mod seccomp_profile;
 mod stdio;

@@ -11,7 +11,7 @@ use crate::harness::{Case, differential, skip};
 const BASE: u32 = 100_000;
 const SIZE: u32 = 65_536;
 
-fn with_user_namespace(c: &mut Case) {
+pub fn with_user_namespace(c: &mut Case) {
     c.push("/linux/namespaces", [json!({"type": "user"})]);
     let map = json!([{"containerID": 0, "hostID": BASE, "size": SIZE}]);
     c.spec()["linux"]["uidMappings"] = map.clone();
@@ -22,7 +22,7 @@ fn with_user_namespace(c: &mut Case) {
     }
 }
 
-fn available() -> bool {
+pub fn available() -> bool {
     let limit = fs::read_to_string("/proc/sys/user/max_user_namespaces").unwrap_or_default();
     let enabled = limit.trim().parse::<u64>().is_ok_and(|n| n > 0);
     if !enabled {

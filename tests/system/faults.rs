@@ -1,74 +1,96 @@
-//! What goes wrong with placement costs a function speed and nothing else: its output is right, it ends with 0, and
+//! What goes wrong with placement costs a function speed and nothing else: it comes to its end, its output is right, and
 //! `placement` says what is not held and why.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::common::command::Running;
-use crate::common::wait_until;
+use crate::common::{eventually, wait_until};
 use crate::harness::{Case, Outcome, ours_beyond_runc, skip};
-use crate::machine::{MIB, anon_on, far_nodes, field, group};
+use crate::machine::{MIB, far_nodes, field, group};
 use crate::placement::{Host, configure, is_near, placement};
 
 const NODES: &str = "/sys/devices/system/node";
 
 /// A function that holds some memory and works until it is told to end; then it says whether all is as it was.
 struct Function {
-    running: Running,
+    outcome: Outcome,
 }
 
 impl Function {
-    /// With so much memory, this ratio, and this to do again and again.
-    fn start(c: &mut Case, mib: u64, ratio: f64, own: bool, work: &str) -> Self {
-        configure(c, ratio, own);
+    /// Has the container run [`memory`] of this test program.
+    fn start(c: &mut Case, ratio: f64, own: bool, is_cut: bool) -> Self {
+        let program = std::env::current_exe().expect("own path");
+        let bind = |from: &Path, to: &str| json!({"destination": to, "type": "bind", "source": from, "options": ["rbind", "ro"]});
+        let mut mounts = vec![bind(&program, "/test")];
+        for folder in ["/lib", "/lib64", "/usr/lib"] {
+            if Path::new(folder).exists() {
+                mounts.push(bind(Path::new(folder), folder));
+            }
+        }
+        c.push("/mounts", mounts);
+        c.push("/process/env", [json!(format!("IS_CUT={is_cut}"))]);
+        let words = [
+            "/test",
+            "--ignored",
+            "--exact",
+            "--nocapture",
+            "faults::memory",
+        ];
+        c.spec()["process"]["args"] = json!(words);
+        Self::run(c, ratio, own)
+    }
+
+    /// A shell with 12 MiB, and this to do again and again.
+    fn shell(c: &mut Case, ratio: f64, work: &str) -> Self {
         c.script(&format!(
-            "x=$(head -c {} /dev/zero | tr '\\0' x); a=$(printf %s $x | md5sum); echo holding; \
-             until [ -e /stop ]; do {work}; done; b=$(printf %s $x | md5sum); [ \"$a\" = \"$b\" ] && echo all is there",
-            mib * MIB
+            "x=$(head -c 12582912 /dev/zero | tr '\\0' x); a=$(printf %s $x | md5sum); echo holding; \
+             until [ -e /stop ]; do {work}; done; b=$(printf %s $x | md5sum); [ \"$a\" = \"$b\" ] && echo all is there"
         ));
-        Self::run(c)
+        Self::run(c, ratio, false)
     }
 
-    fn run(c: &mut Case) -> Self {
-        c.bundle.write();
-        let running = c.cmd().args(c.words("run --bundle BUNDLE ID")).spawn();
-        let function = Self { running };
+    fn run(c: &mut Case, ratio: f64, own: bool) -> Self {
+        configure(c, ratio, own);
+        let outcome = c.create();
+        c.ok("start ID");
         wait_until("it holds its memory", || {
-            function.running.stdout_now().contains("holding")
+            outcome.stdout_now().contains("holding")
         });
-        function
+        Self { outcome }
     }
 
-    /// Tells it to end, and looks at how it has.
-    fn end(self, c: &Case) -> Outcome {
+    /// Tells it to end, and looks at how it has: what it says, it says when everything else is done.
+    fn end(self, c: &Case) {
         let kills = field(&c.cgroup_file("memory.events"), "oom_kill");
-        fs::write(c.rootfs().join("stop"), "").expect("stop");
-        let outcome = self.running.wait();
-        assert_eq!(outcome.code, 0, "{outcome}");
-        assert!(outcome.stdout.contains("all is there"), "{outcome}");
         assert_eq!(kills, 0, "killed for want of memory");
-        outcome
+        fs::write(c.rootfs().join("stop"), "").expect("stop");
+        c.wait_for("stopped");
+        let said = self.outcome.stdout_now();
+        assert!(said.contains("all is there"), "{said}");
     }
 }
 
 /// Waits until `placement` gives this reason for a ratio that is not held.
 fn not_held_for(c: &Case, reason: &str) {
-    wait_until(&format!("not held: {reason}"), || {
-        let found = placement(c);
-        found["isHeld"] == false
-            && found["why"]
-                .as_str()
-                .is_some_and(|why| why.contains(reason))
+    let mut found = Value::Null;
+    let seen = eventually(|| {
+        found = placement(c);
+        let why = found["why"].as_str().unwrap_or_default();
+        (found["isHeld"] == false && why.contains(reason)).then_some(())
     });
+    assert!(seen.is_some(), "not for {reason:?}: {found}");
 }
 
 fn held(c: &Case, ratio: f64) {
-    wait_until(&format!("{ratio} is held"), || {
-        is_near(c, ratio, 5.0) && placement(c)["isHeld"] == true
+    let mut found = Value::Null;
+    let seen = eventually(|| {
+        found = placement(c);
+        (is_near(c, ratio, 5.0) && found["isHeld"] == true).then_some(())
     });
+    assert!(seen.is_some(), "{ratio} is not held: {found}");
 }
 
 /// Memory of a node that nobody else can have, until this is dropped.
@@ -105,10 +127,10 @@ fn a_full_node_is_done_without() {
             if filled.len() < far_nodes().len() {
                 return;
             }
-            let function = Function::start(c, 96, ratio, own, "sleep 0.2");
+            let function = Function::start(c, ratio, own, false);
             not_held_for(c, "is full");
             // What does not fit there is local.
-            assert!(anon_on(c, 0) > 48 * MIB, "{}", placement(c));
+            assert!(!is_near(c, ratio, 10.0), "{}", placement(c));
             drop(filled);
             held(c, ratio);
             function.end(c);
@@ -120,7 +142,7 @@ fn a_full_node_is_done_without() {
 fn a_narrower_cpuset_counts_and_a_wider_one_is_used_again() {
     let Some(_host) = Host::new() else { return };
     ours_beyond_runc(|c| {
-        let function = Function::start(c, 12, 0.3, false, "sleep 0.2");
+        let function = Function::start(c, 0.3, false, false);
         held(c, 0.3);
         let mems = group(c).join("cpuset.mems");
         fs::write(&mems, "0").expect("cpuset.mems");
@@ -136,9 +158,9 @@ fn a_narrower_cpuset_counts_and_a_wider_one_is_used_again() {
 fn processes_that_fork_and_end_are_placed_meanwhile() {
     let Some(_host) = Host::new() else { return };
     ours_beyond_runc(|c| {
-        // Children share the memory of their parent, write to their own, and are gone in a moment.
-        let work = "(y=$(printf %s $x | head -c 65536)) & (sleep 0.05) & wait";
-        let function = Function::start(c, 12, 0.3, false, work);
+        // Children share the memory of their parent, write a little of their own, and are gone in a moment.
+        let work = "(y=$(head -c 4096 /dev/zero | tr '\\0' y)) & (sleep 0.05) & (sleep 0.2) & wait";
+        let function = Function::shell(c, 0.3, work);
         wait_until("0.3 is reached", || is_near(c, 0.3, 5.0));
         let moved = |found: &Value| found["moved"]["moved"].as_u64().unwrap_or(0);
         let before = placement(c);
@@ -154,25 +176,9 @@ fn processes_that_fork_and_end_are_placed_meanwhile() {
     });
 }
 
-/// Pages of [`areas`], two of which have different protections and so are areas of their own.
-const AREAS: usize = 10_000;
+/// Pages of [`memory`].
+const PAGES: usize = 10_000;
 const PAGE: usize = 4096;
-
-/// Has the container run a function of this test program.
-fn run_here(c: &mut Case, name: &str, ratio: f64) -> Function {
-    configure(c, ratio, false);
-    let own = std::env::current_exe().expect("own path");
-    let bind = |from: &Path, to: &str| json!({"destination": to, "type": "bind", "source": from, "options": ["rbind", "ro"]});
-    let mut mounts = vec![bind(&own, "/test")];
-    for folder in ["/lib", "/lib64", "/usr/lib"] {
-        if Path::new(folder).exists() {
-            mounts.push(bind(Path::new(folder), folder));
-        }
-    }
-    c.push("/mounts", mounts);
-    c.spec()["process"]["args"] = json!(["/test", "--ignored", "--exact", "--nocapture", name]);
-    Function::run(c)
-}
 
 #[test]
 #[ignore = "runs in the container of another test"]
@@ -180,18 +186,20 @@ fn run_here(c: &mut Case, name: &str, ratio: f64) -> Function {
     unsafe_code,
     reason = "nothing else gives a page a protection of its own"
 )]
-fn areas() {
+fn memory() {
     if !Path::new("/test").exists() {
         return;
     }
-    let mut memory = vec![0_u8; (AREAS + 1) * PAGE];
+    let mut memory = vec![0_u8; (PAGES + 1) * PAGE];
     let first = memory.as_ptr().align_offset(PAGE);
     let of = |page: usize| u8::try_from(page % 251).expect("a byte");
-    for page in 0..AREAS {
+    for page in 0..PAGES {
         memory[first + page * PAGE] = of(page);
     }
     let memory: &'static [u8] = memory.leak();
-    for page in (0..AREAS).step_by(2) {
+    // Each second page has a protection of its own: as many areas as there are pages.
+    let is_cut = std::env::var("IS_CUT").is_ok_and(|text| text == "true");
+    for page in (0..PAGES).step_by(2).filter(|_| is_cut) {
         let start = memory[first + page * PAGE..].as_ptr().cast_mut().cast();
         // SAFETY: a page of memory that is only read, and never given back.
         let done = unsafe { libc::mprotect(start, PAGE, libc::PROT_READ) };
@@ -199,7 +207,7 @@ fn areas() {
     }
     println!("holding");
     while !Path::new("/stop").exists() {
-        for page in 0..AREAS {
+        for page in 0..PAGES {
             assert_eq!(memory[first + page * PAGE], of(page));
         }
         std::thread::sleep(Duration::from_millis(100));
@@ -211,9 +219,9 @@ fn areas() {
 fn a_process_of_ten_thousand_areas_is_placed() {
     let Some(_host) = Host::new() else { return };
     ours_beyond_runc(|c| {
-        let function = run_here(c, "faults::areas", 0.4);
+        let function = Function::start(c, 0.4, false, true);
         let maps = fs::read_to_string(format!("/proc/{}/maps", c.pid())).expect("maps");
-        assert!(maps.lines().count() >= AREAS, "{}", maps.lines().count());
+        assert!(maps.lines().count() >= PAGES, "{}", maps.lines().count());
         held(c, 0.4);
         function.end(c);
     });
@@ -267,7 +275,7 @@ impl Drop for Damon {
 fn damon_in_the_hands_of_another_stays_there() {
     let Some(_host) = Host::new() else { return };
     ours_beyond_runc(|c| {
-        let function = Function::start(c, 12, 0.3, false, "sleep 0.2");
+        let function = Function::start(c, 0.3, false, false);
         let Some(damon) = Damon::watch(c.pid()) else {
             function.end(c);
             return;
@@ -312,23 +320,28 @@ impl Drop for Offline {
 fn memory_that_goes_offline_is_left_and_used_again() {
     let Some(_host) = Host::new() else { return };
     ours_beyond_runc(|c| {
-        let function = Function::start(c, 12, 0.3, false, "sleep 0.2");
+        let function = Function::start(c, 0.3, false, false);
         held(c, 0.3);
-        let far = *far_nodes().last().expect("a node");
+        let nodes = far_nodes();
+        let far = *nodes.last().expect("a node");
         let offline = Offline::new(far);
-        let count = offline.0.len();
-        assert!(count > 0, "nothing of node {far} can be taken away");
-        let begun = Instant::now();
-        while begun.elapsed() < Duration::from_secs(5) {
-            let found = placement(c);
-            assert!(
-                found["isHeld"] == true || found["why"].is_string(),
-                "{found}"
-            );
-            std::thread::sleep(Duration::from_millis(500));
+        assert!(
+            !offline.0.is_empty(),
+            "nothing of node {far} can be taken away"
+        );
+        // All of it where the kernel has nothing of its own there.
+        match nodes.len() == 1 && !has_memory(far) {
+            true => not_held_for(c, "is offline"),
+            false => held(c, 0.3),
         }
         drop(offline);
         held(c, 0.3);
         function.end(c);
     });
+}
+
+fn has_memory(node: u32) -> bool {
+    let text = fs::read_to_string(format!("{NODES}/has_memory")).expect("has_memory");
+    let nodes: elastic_mem::model::nodes::NodeSet = text.trim().parse().expect("nodes");
+    nodes.contains(node)
 }

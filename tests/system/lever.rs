@@ -1,5 +1,10 @@
 //! The limit in force on cgroup v2, and the guardian that gives it back.
 
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::time::{Duration, Instant};
+
 use elastic_mem::guardian::Guardian;
 use elastic_mem::kernel::cgroup::{Failures, Lever, Meter};
 use elastic_mem::model::{Bytes, MemoryLimit};
@@ -138,4 +143,69 @@ fn a_tuner_that_leaves_no_sign_of_life_loses_its_grant() {
     wait_until("the mark is back", || {
         lever.get().expect("get") == MemoryLimit::None
     });
+}
+
+/// Runs a program that gets 160 MiB by one system call, below a mark of 64 MiB that nobody raises: whether it was killed,
+/// and how long it took.
+fn reads_beyond_the_mark(group: &Group, max: &str) -> (bool, Duration) {
+    group.write("memory.swap.max", 0);
+    group.write("memory.high", 64 * MIB);
+    group.write("memory.max", max);
+    let start = Instant::now();
+    let mut child = group.run("exec dd if=/dev/zero of=/dev/null bs=160M count=1 2>/dev/null");
+    let status = crate::harness::eventually(|| child.try_wait().expect("wait"));
+    let took = start.elapsed();
+    let killed = !status.expect("it ends").success();
+    let meter = Meter::open(&group.cgroup).expect("meter");
+    assert_eq!(meter.events().1, Some(u64::from(killed)), "OOM kills");
+    (killed, took)
+}
+
+/// Why `memory.max` stays at the ceiling (docs/adr/0005-strict.md): no tuner can be in time for a system call.
+#[test]
+fn a_hard_limit_above_the_mark_kills_what_the_mark_alone_slows_down() {
+    let Some(group) = group() else { return };
+    let (killed, took) = reads_beyond_the_mark(&group, "max");
+    assert!(!killed, "by the mark alone");
+    crate::harness::say(&format!("met its mark, slowed down: {took:?}"));
+    let other = Group::new();
+    let (killed, took) = reads_beyond_the_mark(&other, &(80 * MIB).to_string());
+    assert!(killed, "the hard limit does not count");
+    crate::harness::say(&format!("met its hard limit, killed: {took:?}"));
+}
+
+/// `O_NONBLOCK` keeps the write from killing (Linux 6.16), not what the container allocates next.
+#[test]
+fn a_hard_limit_that_is_lowered_without_waiting_kills_at_the_next_page() {
+    let Some(group) = group() else { return };
+    group.write("memory.swap.max", 0);
+    let script = "dd if=/dev/zero bs=32M count=1 2>/dev/null | \
+                  { read -r line < \"$0\"; exec dd if=/dev/zero of=/dev/null bs=8M count=1 2>/dev/null; }";
+    let folder = tempfile::tempdir().expect("folder");
+    let go = folder.path().join("go");
+    nix::unistd::mkfifo(&go, nix::sys::stat::Mode::S_IRWXU).expect("fifo");
+    let script = script.replace("\"$0\"", &format!("{:?}", go.display().to_string()));
+    let mut child = group.run(&script);
+    wait_until("it holds its memory", || group.anon() >= 31 * MIB);
+    let meter = Meter::open(&group.cgroup).expect("meter");
+    let kills = || meter.events().1.expect("a count");
+    let mut max = OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(group.folder().join("memory.max"))
+        .expect("open");
+    max.write_all((16 * MIB).to_string().as_bytes())
+        .expect("write");
+    std::thread::sleep(Duration::from_millis(200));
+    if kills() > 0 {
+        let _ = child.kill();
+        let _ = child.wait();
+        return crate::harness::skip(
+            "this kernel does not know O_NONBLOCK at memory.max: the write has killed",
+        );
+    }
+    assert!(group.anon() >= 31 * MIB, "the write has reclaimed nothing");
+    fs::write(&go, "\n").expect("go on");
+    wait_until("the next page kills", || kills() > 0);
+    let _ = child.wait();
 }

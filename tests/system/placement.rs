@@ -112,11 +112,14 @@ fn hold_while(c: &mut Case, mib: u64, ratio: f64, own: bool, after: impl Fn(&Cas
 
 /// Whoever looks after the container.
 pub fn monitor(c: &Case) -> i32 {
-    let states = fs::read_dir("/run/elastic-mem").expect("records").flatten();
-    let path = states
-        .map(|entry| entry.path().join(c.id()).join("state.json"))
-        .find(|path| path.exists());
-    let text = fs::read_to_string(path.expect("a record")).expect("record");
+    // On a busy machine it gets ready a moment after the start.
+    let text = eventually(|| {
+        let states = fs::read_dir("/run/elastic-mem").ok()?.flatten();
+        states
+            .map(|entry| entry.path().join(c.id()).join("state.json"))
+            .find_map(|path| fs::read_to_string(path).ok())
+    });
+    let text = text.expect("a record");
     let record: Value = serde_json::from_str(&text).expect("JSON");
     let pid = record["owner"]["pid"].as_i64().expect("pid");
     i32::try_from(pid).expect("pid")

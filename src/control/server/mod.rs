@@ -7,6 +7,7 @@ use std::future::Future;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{self, Poll};
@@ -19,6 +20,7 @@ use rustix::time::{
 };
 use serde_json::{Map, Value, json};
 
+use super::SOCKET;
 use super::error::{ControlError, Result};
 use super::message::{Answer, LONGEST, Request};
 use super::record::Folder;
@@ -36,6 +38,8 @@ const WINDOW: Duration = Duration::from_millis(100);
 const MOST_CLIENTS: usize = 32;
 /// Root alone may connect.
 const MODE: u32 = 0o600;
+/// Every user of the container may; who else can reach it is a matter of the folders above.
+const MODE_INSIDE: u32 = 0o666;
 
 /// The window is over.
 const TIMER: u64 = 0;
@@ -61,6 +65,14 @@ pub trait Tuner: fmt::Debug + Send {
     /// # Errors
     /// Why it cannot be, for the client.
     fn bind(&self, function: &str, class: Option<&ClassName>) -> std::result::Result<(), String>;
+}
+
+/// What may be said at a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rights {
+    All,
+    /// When a request begins and ends: what a container may say of itself.
+    Phases,
 }
 
 /// A container that others may talk about.
@@ -92,6 +104,7 @@ pub struct Server {
 struct Door {
     listener: UnixListener,
     subject: Subject,
+    rights: Rights,
     clients: usize,
     holds: usize,
     /// When this window began.
@@ -181,15 +194,32 @@ impl Server {
     /// # Errors
     /// `Io` with its path.
     pub fn open(&mut self, subject: Subject) -> Result<Key> {
-        let path = subject.folder.socket();
+        self.listen(&subject.folder.socket(), subject, Rights::All)
+    }
+
+    /// Listens at another socket of the same container, in this folder, which it can see: by that it can say when a request
+    /// begins and ends, and nothing else.
+    ///
+    /// # Errors
+    /// `Io` with its path.
+    pub fn open_inside(&mut self, inside: &Path, subject: Subject) -> Result<Key> {
+        self.listen(&inside.join(SOCKET), subject, Rights::Phases)
+    }
+
+    fn listen(&mut self, path: &Path, subject: Subject, rights: Rights) -> Result<Key> {
+        let mode = match rights {
+            Rights::All => MODE,
+            Rights::Phases => MODE_INSIDE,
+        };
         let listener =
-            socket::listen(&path, MODE).map_err(|err| ControlError::io("listen at", &path, err))?;
+            socket::listen(path, mode).map_err(|err| ControlError::io("listen at", path, err))?;
         let key = self.fresh();
         wait_for(&self.epoll, &listener, key)
-            .map_err(|err| ControlError::io("wait at", &path, err.into()))?;
+            .map_err(|err| ControlError::io("wait at", path, err.into()))?;
         let door = Door {
             listener,
             subject,
+            rights,
             clients: 0,
             holds: 0,
             window: Instant::now(),
@@ -317,6 +347,12 @@ impl Server {
     fn answer(&mut self, client: &mut Client, request: Request) -> Option<Answer> {
         let door = self.doors.get_mut(&client.door)?;
         let subject = &door.subject;
+        let is_phase = matches!(request, Request::Begin { .. } | Request::End);
+        if door.rights == Rights::Phases && !is_phase {
+            return Some(Answer::refused(
+                "inside the container only phase is understood, with inputBytes and class",
+            ));
+        }
         match request {
             Request::Begin { input, class } => subject.tuner.edge(Edge::Begin { input, class }),
             Request::End => subject.tuner.edge(Edge::End),
@@ -352,6 +388,8 @@ impl Server {
                 client.hold = Hold::None;
                 if let Some(door) = self.doors.get_mut(&client.door) {
                     door.holds = door.holds.saturating_sub(1);
+                    // It may have been counted, though it never stood.
+                    door.subject.tuner.release();
                 }
                 Some(Answer::refused("nobody holds its limit"))
             }

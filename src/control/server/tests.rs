@@ -210,9 +210,11 @@ fn a_hold_that_nobody_can_give_is_refused() {
     case.fake.decide(false);
     assert!(case.turn_within(1000));
     assert!(hear(&client).contains("error"));
+    // Whoever counts holds has counted this one.
+    assert_eq!(case.fake.told(), ["hold", "release"]);
     drop(client);
     case.turn_within(1000);
-    assert_eq!(case.fake.told(), ["hold"]);
+    assert!(case.fake.told().is_empty());
 }
 
 #[test]
@@ -278,6 +280,61 @@ fn a_flood_of_messages_is_taken_by_and_by() {
     assert!(!case.turn_within(20));
     assert!(case.turn_within(1000));
     assert_eq!(case.fake.told().len(), 51);
+}
+
+/// The socket that the container sees, in a folder of its own.
+fn open_inside(case: &mut Case) -> std::path::PathBuf {
+    let inside = case.folder.path().join("inside");
+    std::fs::create_dir(&inside).unwrap();
+    let subject = Subject {
+        folder: case.folder.clone(),
+        tuner: Box::new(case.fake.clone()),
+    };
+    case.server.open_inside(&inside, subject).unwrap();
+    inside.join(SOCKET)
+}
+
+#[test]
+fn a_container_can_say_phases_of_itself_and_nothing_else() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut case = case(false);
+    let socket = open_inside(&mut case);
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&socket), mode(&case.folder.socket())), (0o666, 0o600));
+    let client = UnixStream::connect(&socket).unwrap();
+    case.server.turn();
+    for line in [
+        r#"{"hold":true}"#,
+        r#"{"status":true}"#,
+        r#"{"bind":{"function":"f"}}"#,
+        r#"{"id":"other","phase":"begin"}"#,
+        "rubbish",
+    ] {
+        let answer = case.ask(&client, line);
+        assert!(answer.starts_with(r#"{"error":"#), "{line}: {answer}");
+    }
+    assert!(case.fake.told().is_empty());
+    let begin = r#"{"phase":"begin","inputBytes":7}"#;
+    assert_eq!(case.ask(&client, begin), r#"{"ok":true}"#);
+    assert_eq!(case.ask(&client, r#"{"phase":"end"}"#), r#"{"ok":true}"#);
+    assert_eq!(case.fake.told().len(), 2);
+}
+
+#[test]
+fn a_flood_from_inside_holds_up_nobody_else() {
+    let mut case = case(false);
+    let socket = open_inside(&mut case);
+    let mut flood = UnixStream::connect(&socket).unwrap();
+    let mut more: Vec<_> = (0..2 * MOST_CLIENTS)
+        .map(|_| UnixStream::connect(&socket).unwrap())
+        .collect();
+    let lines = "{\"phase\":\"end\"}\n".repeat(3 * MOST_IN_WINDOW as usize);
+    flood.write_all(lines.as_bytes()).unwrap();
+    case.server.turn();
+    assert!(case.fake.told().len() < MOST_IN_WINDOW as usize);
+    let client = case.connect();
+    assert_eq!(case.ask(&client, r#"{"phase":"end"}"#), r#"{"ok":true}"#);
+    more.clear();
 }
 
 #[test]

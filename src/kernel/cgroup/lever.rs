@@ -126,6 +126,13 @@ impl Lever {
         }
     }
 
+    /// What the kernel makes of so many bytes: whole pages.
+    pub fn kept(bytes: Bytes) -> MemoryLimit {
+        let limit = i64::try_from(bytes.get()).map_or(MemoryLimit::None, MemoryLimit::Bytes);
+        let pages = in_force(limit).and_then(|bytes| i64::try_from(bytes).ok());
+        pages.map_or(limit, MemoryLimit::Bytes)
+    }
+
     /// The limit in force.
     ///
     /// # Errors

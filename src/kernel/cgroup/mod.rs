@@ -5,6 +5,7 @@
 
 mod devices;
 mod find;
+mod freezer;
 mod hierarchy;
 mod lever;
 mod meter;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 use oci_spec::runtime::LinuxResources;
 use serde::{Deserialize, Serialize};
 
+pub use freezer::Freezer;
 pub use hierarchy::{Hierarchies, Version};
 pub use lever::Lever;
 pub use meter::{Alarm, Composition, Failures, Meter};

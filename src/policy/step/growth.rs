@@ -11,6 +11,8 @@ const MEMORY: Duration = Duration::from_millis(50);
 const LATENESS: Duration = Duration::from_secs(1);
 /// The time between two looks that one counts on, at least.
 const REACTION: Duration = Duration::from_millis(4);
+/// What a look was later than that, lately, counts so often: the next ones may be later still.
+const CAUTION: u32 = 3;
 /// Looks that follow each other faster say nothing of a rate: charges come in stocks.
 const SHORTEST: Duration = Duration::from_millis(1);
 /// A growth within one look that is none: processors take charges in stocks of 64 pages
@@ -63,8 +65,8 @@ impl Growth {
         self.last = Some((at, usage));
         let rate = self.rates.add(at, rate);
         let late = self.lateness.add(at, late);
-        // Half as late again as it was lately.
-        self.reaction = REACTION.max(Duration::from_nanos(late) * 3 / 2);
+        let later = Duration::from_nanos(late).saturating_sub(REACTION);
+        self.reaction = REACTION.saturating_add(later.saturating_mul(CAUTION));
         let bytes = u128::from(rate) * self.reaction.as_nanos() / 1_000_000_000;
         Bytes::new(u64::try_from(bytes).unwrap_or(u64::MAX))
     }
@@ -93,8 +95,8 @@ mod tests {
         // 4 MiB in 2 ms: 8 MiB in 4 ms.
         assert_eq!(growth.until_next(ms(2), mib(14), false), mib(8));
         assert!(!growth.has_settled(ms(2), ms(10)));
-        // No growth, but 8 ms late: 2 MiB/ms for 12 ms.
-        assert_eq!(growth.until_next(ms(10), mib(14), false), mib(24));
+        // No growth, but 4 ms later than counted on: 2 MiB/ms for 16 ms.
+        assert_eq!(growth.until_next(ms(10), mib(14), false), mib(32));
         assert!(growth.has_settled(ms(13), ms(10)));
         // The growth is forgotten.
         assert_eq!(growth.until_next(ms(60), mib(14), true), Bytes::ZERO);

@@ -26,12 +26,13 @@ use growth::Growth;
 use outlook::Outlook;
 use window::Window;
 
-/// The pad is this share of the largest need, between [`Margins::pad`] and [`LARGEST_PAD`]: what large functions do at
-/// once is larger.
+/// Where nobody looks often, or nothing is known, the pad is this share of the largest need, between [`Margins::pad`] and
+/// [`LARGEST_PAD`]: what large functions do at once is larger.
 const PAD_SHARE: u64 = 16;
 const LARGEST_PAD: u64 = 64 << 20;
-/// A container is near its limit when so little of the pad is left. Usage above the largest known one by as little is no
-/// news: files that another container had read before are charged to this one now and then, and processors hold stocks.
+/// A container is near its limit when so little of the pad is left. Usage above the largest known one by as little of the
+/// larger pad is no news: files that another container had read before are charged to this one now and then, and
+/// processors hold stocks.
 const NEAR_SHARE: u64 = 4;
 /// A grant is not lowered for less than this, nor for less than [`LEAST_SHARE`] of it.
 const LEAST_CHANGE: u64 = 1 << 20;
@@ -135,6 +136,7 @@ pub struct Guard {
     /// What the file of the limit holds while the ceiling is granted.
     declared: MemoryLimit,
     floor: Bytes,
+    /// The pad at rest and beyond what is known.
     pad: Bytes,
     /// The static grant.
     largest: Bytes,
@@ -279,9 +281,10 @@ impl Guard {
         }
         let (mut want, mut cause) = self.want(look, ahead);
         if was_idle && !idle {
-            // Whatever the request needs is there before it asks.
-            if self.known() > want {
-                (want, cause) = (self.known(), Cause::Work);
+            // What the request can need at once is there before it asks.
+            let soon = self.soon(look.usage);
+            if soon > want {
+                (want, cause) = (soon, Cause::Work);
             }
             self.dropped = false;
         }
@@ -440,17 +443,29 @@ impl Guard {
         }
     }
 
+    /// The most that is known to be needed at once: the rest is granted when it has begun.
+    fn soon(&self, usage: Bytes) -> Bytes {
+        let known = self.known();
+        match &self.outlook {
+            Some(outlook) if !self.outside => {
+                let distance = outlook.burst.max(self.pad).get();
+                known.min(Bytes::new(usage.get().saturating_add(distance)))
+            }
+            _ => known,
+        }
+    }
+
     /// What is to be granted, and why if that is more than now.
     fn want(&self, look: &Look, ahead: Bytes) -> (Bytes, Cause) {
         let above = |distance: Bytes| Bytes::new(look.usage.get().saturating_add(distance.get()));
-        let near = self.grant.is_some_and(|grant| {
-            grant.saturating_sub(look.usage).get() < self.pad.get() / NEAR_SHARE
-        });
+        let pad = self.margins.pad;
+        let near = self
+            .grant
+            .is_some_and(|grant| grant.saturating_sub(look.usage).get() < pad.get() / NEAR_SHARE);
         if near {
             // What is known to be enough, if that is far enough away.
-            let known = self.known();
-            let want = match known >= above(self.pad) {
-                true => known,
+            let want = match self.known() >= above(self.pad) {
+                true => self.known().min(self.soon(look.usage).max(above(ahead))),
                 false => Bytes::new(u64::MAX),
             };
             return (want, Cause::Near);
@@ -475,15 +490,16 @@ impl Guard {
             Mode::Static => self.largest,
             Mode::Replay => outlook
                 .and_then(|outlook| outlook.replayed(look.at, look.cpu))
-                .map_or(self.largest, |limit| limit.max(above(self.pad.max(ahead))))
+                .map_or(self.largest, |limit| limit.max(above(pad.max(ahead))))
                 .min(self.largest),
             Mode::Elastic => {
+                let reaction = self.growth.reaction();
                 let rise = outlook.map_or(Bytes::ZERO, |outlook| {
-                    let sudden = outlook.sudden(self.growth.reaction());
-                    outlook.rise(look.at, look.cpu, look.usage).max(sudden)
+                    let rise = outlook.rise(look.at, look.cpu, look.usage, reaction);
+                    outlook.sudden(reaction).max(rise)
                 });
                 // A request of a class that needs little may be of another one.
-                above(self.pad.max(ahead).max(rise)).min(self.largest)
+                above(pad.max(ahead).max(rise)).min(self.largest)
             }
             Mode::Off | Mode::Observe => Bytes::new(u64::MAX),
         };

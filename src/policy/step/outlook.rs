@@ -18,8 +18,11 @@ const LEVEL_SHARE: u64 = 6;
 const LEVEL: u64 = 16 << 20;
 /// The time of [`Forecast::burst`].
 const BURST: Duration = Duration::from_millis(20);
-/// No rise counts for more than this share of the peak: growth that is faster shows within it.
-const RISE_SHARE: u64 = 4;
+/// Growth within [`BURST`] is not even: in a part of that time comes half as much again as the same part of it.
+const UNEVEN: (u128, u128) = (3, 2);
+/// A rise that is foreseen counts for what comes in so many times the time until the next look has an effect: the rest is
+/// granted when it has begun.
+const FORESIGHT: u128 = 2;
 
 /// A forecast, ready to be asked at every look.
 #[derive(Debug, Clone)]
@@ -33,8 +36,7 @@ pub(super) struct Outlook {
     jitter: u128,
     pub(super) most: Bytes,
     /// Most growth within [`BURST`].
-    burst: Bytes,
-    trusted: bool,
+    pub(super) burst: Bytes,
 }
 
 impl Outlook {
@@ -60,24 +62,31 @@ impl Outlook {
             hull,
             most: forecast.most,
             burst: forecast.burst,
-            trusted: forecast.trusted,
         }
     }
 
     /// How much the container may grow before a look has led to something, which takes `reaction`, if it does at once what
-    /// the others did at most. Where runs keep to the hull of each other, [`Self::rise`] knows when that comes.
+    /// the others did at most.
     pub(super) fn sudden(&self, reaction: Duration) -> Bytes {
-        if self.trusted {
-            return Bytes::ZERO;
-        }
-        let share = u128::from(self.burst.get()).saturating_mul(reaction.as_nanos());
-        let share = u64::try_from(share / BURST.as_nanos()).unwrap_or(u64::MAX);
-        Bytes::new(share.min(self.burst.get()))
+        let (times, of) = UNEVEN;
+        self.part(reaction.as_nanos().saturating_mul(times) / of)
     }
 
-    /// How much other runs that used about as much grew, about now, within the lead; of runs that used far more, how much
-    /// more, as far as they ever grew at once.
-    pub(super) fn rise(&self, at: Duration, cpu: Option<Duration>, usage: Bytes) -> Bytes {
+    /// The part of the burst that comes evenly in so many nanoseconds.
+    fn part(&self, nanos: u128) -> Bytes {
+        let share = u128::from(self.burst.get()).saturating_mul(nanos) / BURST.as_nanos();
+        Bytes::new(u64::try_from(share).unwrap_or(u64::MAX)).min(self.burst)
+    }
+
+    /// How much other runs that used about as much grew, about now, within the lead; a look has an effect within
+    /// `reaction`.
+    pub(super) fn rise(
+        &self,
+        at: Duration,
+        cpu: Option<Duration>,
+        usage: Bytes,
+        reaction: Duration,
+    ) -> Bytes {
         let Some(time) = self.time(at, cpu) else {
             return Bytes::ZERO;
         };
@@ -88,23 +97,14 @@ impl Outlook {
         let first = bin(100 - self.jitter).saturating_sub(1);
         let last = bin(100 + self.jitter).saturating_add(1);
         let level = LEVEL.max(self.most.get() / LEVEL_SHARE);
-        let around = self.hull.bins.iter().zip(&self.rises).enumerate();
+        let around = self.hull.bins.iter().zip(&self.rises).skip(first);
         let rise = around
-            .skip(first)
             .take(last.saturating_sub(first).saturating_add(1))
-            .map(|(_, (value, rise))| {
-                let above = value.saturating_sub(usage).get();
-                let below = usage.saturating_sub(*value).get();
-                match (above > level, below > level) {
-                    // What they had then may come at once, as fast as they ever grew.
-                    (true, _) => above.min(self.burst.get()),
-                    (_, true) => 0,
-                    _ => (*rise).min(self.most.get() / RISE_SHARE),
-                }
-            })
+            .filter(|(value, _)| value.get().abs_diff(usage.get()) <= level)
+            .map(|(_, rise)| *rise)
             .max()
             .unwrap_or(0);
-        Bytes::new(rise)
+        Bytes::new(rise).min(self.part(reaction.as_nanos().saturating_mul(FORESIGHT)))
     }
 
     /// The limit that is replayed now; none where there is nothing to replay, and after its end.

@@ -44,7 +44,7 @@ fn plan(mode: Mode) -> Plan {
                 ..Hull::default()
             },
             most,
-            burst: Bytes::ZERO,
+            burst: mib(20),
             bins: None,
             classes: [("large", 100), ("small", 20)]
                 .map(|(name, most)| (name.parse().unwrap(), mib(most)))
@@ -110,6 +110,41 @@ fn a_grant_keeps_its_distance() {
 }
 
 #[test]
+fn what_may_come_at_once_has_room_before_it_comes() {
+    let mut plan = plan(Mode::Elastic);
+    plan.forecast.as_mut().unwrap().burst = mib(60);
+    let mut container = Container::new(&plan);
+    // Half as much again as a fifth: 4 of 20 ms.
+    container.uses(10, 2);
+    assert_eq!(container.grant(), Some(28));
+    // The more the later looks are, and never more than all of it.
+    container.at += 6;
+    container.uses(10, 2);
+    assert_eq!(container.grant(), Some(70));
+}
+
+#[test]
+fn a_rise_that_is_foreseen_is_granted_before_it_comes() {
+    let mut plan = plan(Mode::Elastic);
+    let forecast = plan.forecast.as_mut().unwrap();
+    forecast.burst = mib(40);
+    // 20 MiB for 200 ms, then 60.
+    for (number, bin) in forecast.hull.bins.iter_mut().enumerate() {
+        *bin = mib(if number < 10 { 20 } else { 60 });
+    }
+    let mut container = Container::new(&plan);
+    container.uses(20, 100);
+    assert_eq!(container.grant(), Some(32));
+    // 8 of 20 ms of what comes at once.
+    container.uses(20, 80);
+    assert_eq!(container.grant(), Some(36));
+    // At another level it says nothing.
+    let mut other = Container::new(&plan);
+    other.uses(45, 180);
+    assert_eq!(other.grant(), Some(57));
+}
+
+#[test]
 fn a_static_grant_stays() {
     let mut container = Container::new(&plan(Mode::Static));
     container.uses(10, 2);
@@ -172,8 +207,8 @@ fn i10_a_container_near_its_limit_gets_the_ceiling() {
     let mut container = Container::new(&plan(Mode::Elastic));
     container.uses(50, 100);
     assert_eq!(container.grant(), Some(58));
-    // Or what is known to be enough, where that is not near.
-    assert_eq!(container.uses(57, 2).grant, Some(Some(mib(108))));
+    // Or what is known to come at once, where that is not near.
+    assert_eq!(container.uses(57, 2).grant, Some(Some(mib(77))));
     container.guard.largest = mib(90);
     container.uses(81, 200);
     assert_eq!(container.grant(), Some(90));
@@ -204,7 +239,7 @@ fn i2_no_grant_is_above_the_ceiling_or_below_the_floor() {
 
 #[test]
 fn an_idle_container_is_shrunk_and_raised_at_the_first_activity() {
-    let mut container = Container::new(&plan(Mode::Replay));
+    let mut container = Container::new(&plan(Mode::Elastic));
     container.uses(80, 1000);
     container.look.idle = true;
     container.look.file = Some(mib(20));
@@ -216,7 +251,7 @@ fn an_idle_container_is_shrunk_and_raised_at_the_first_activity() {
     assert_eq!(container.uses(30, 2000).drop_cache, None);
     container.look.idle = false;
     container.uses(30, 2);
-    assert_eq!(container.grant(), Some(108));
+    assert_eq!(container.grant(), Some(50));
     // Unless that is not wanted.
     let mut plan = plan(Mode::Static);
     plan.margins.keep_alive = false;
@@ -266,9 +301,9 @@ fn i4_a_limit_that_somebody_else_wrote_is_left_alone() {
     container.look.limit = Some(limit_of(mib(512)));
     let step = container.uses(50, 2);
     assert_eq!(step.note, Some(Note::Restored));
-    assert_eq!(step.grant, Some(Some(mib(58))));
+    assert_eq!(step.grant, Some(Some(mib(70))));
     // What it wrote itself is its own.
-    container.look.limit = Some(limit_of(mib(58)));
+    container.look.limit = Some(limit_of(mib(70)));
     assert_eq!(container.uses(50, 2).note, None);
 }
 

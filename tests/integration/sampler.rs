@@ -1,0 +1,251 @@
+//! What becomes of containers when the thread panics that looks after their memory.
+
+use std::fmt::Debug;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use elastic_mem::kernel::cgroup::Lever;
+use elastic_mem::model::plan::{Clock, Forecast, Margins, Plan};
+use elastic_mem::model::trace::{Context, Trace};
+use elastic_mem::model::{Bytes, FunctionKey, Hull, MemoryLimit, Mode, Priority};
+use elastic_mem::sampler::{Sampler, Subject, Watched, new_run};
+use serde_json::json;
+use tracing::field::{Field, Visit};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+
+use crate::common::wait_until;
+use crate::harness::group::{Group, MIB};
+use crate::harness::{cgroups, command, eventually, host, skip};
+
+const CEILING: u64 = 256 * MIB;
+const KNOWN: u64 = 16 * MIB;
+
+/// Set for the tests that are processes of others.
+const PLAYS: &str = "ELASTIC_MEM_TEST_PLAYS";
+
+/// The lines that were logged. One that says that `broken` leaves what is known panics: that happens in the sampler's
+/// thread, while its grant is below what it is about to use.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl<S: tracing::Subscriber> Layer<S> for Log {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        let mut line = Line(event.metadata().level().to_string());
+        event.record(&mut line);
+        self.0.lock().expect("log").push(line.0.clone());
+        let is_outside = line.0.contains("uses more than any run");
+        assert!(
+            !(is_outside && line.0.contains("broken")),
+            "a logger that panics"
+        );
+    }
+}
+
+struct Line(String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.0 += &format!(" {}={value:?}", field.name());
+    }
+}
+
+fn plan() -> Plan {
+    let most = Bytes::new(KNOWN);
+    Plan {
+        mode: Mode::Elastic,
+        ceiling: Some(Bytes::new(CEILING)),
+        lowered: None,
+        grant: Some(Bytes::new(KNOWN + 8 * MIB)),
+        floor: Bytes::ZERO,
+        largest: Some(Bytes::new(KNOWN + 8 * MIB)),
+        class: None,
+        margins: Margins {
+            pad: Bytes::new(8 * MIB),
+            lead: Duration::from_millis(20),
+            settle: Duration::from_millis(50),
+            hold: Duration::from_secs(10),
+            keep_alive: true,
+        },
+        forecast: Some(Forecast {
+            clock: Clock::Wall,
+            trusted: true,
+            hull: Hull {
+                bins: vec![most; 50],
+                ..Hull::default()
+            },
+            most,
+            burst: Bytes::ZERO,
+            bins: None,
+            classes: [].into(),
+        }),
+        reasons: Vec::new(),
+    }
+}
+
+/// A container whose limit the sampler moves.
+struct Tuned {
+    group: Group,
+    lever: Lever,
+    watched: Watched,
+}
+
+impl Tuned {
+    fn new(sampler: &Sampler, name: &str) -> Self {
+        let group = Group::new();
+        let lever = Lever::open(&group.cgroup).expect("lever");
+        lever.set(declared()).expect("ceiling");
+        if let Some(max) = cgroups::is_unified().then_some("memory.max") {
+            group.write(max, CEILING);
+        }
+        let run = new_run("host", name).expect("run");
+        let context: Context = serde_json::from_value(json!({
+            "run": run, "function": FunctionKey::new("ns", name), "container": name, "mode": "elastic",
+        }))
+        .expect("context");
+        let watched = sampler.watch(Subject {
+            cgroup: group.cgroup.clone(),
+            context,
+            plan: Some(plan()),
+            placement: None,
+            tell: None,
+            publish: None,
+        });
+        watched.started().blocking_recv().expect("it is started");
+        Self {
+            group,
+            lever,
+            watched,
+        }
+    }
+
+    fn limit(&self) -> MemoryLimit {
+        self.lever.get().expect("limit")
+    }
+
+    fn is_granted_less(&self) {
+        wait_until("less is granted", || self.limit() != declared());
+        assert_eq!(
+            self.lever.has_oom_killer().expect("read"),
+            cgroups::is_unified()
+        );
+    }
+
+    /// It has what it declared, and uses that.
+    fn is_let_go(&self) {
+        wait_until("its limit is given back", || {
+            self.limit() == declared() && self.lever.has_oom_killer().expect("read")
+        });
+        let mut hungry = self
+            .group
+            .run("exec dd if=/dev/zero of=/dev/null bs=150M count=1 2>/dev/null");
+        let status = eventually(|| hungry.try_wait().expect("wait"));
+        assert!(status.expect("it ends").success());
+        assert_eq!(self.limit(), declared());
+    }
+}
+
+fn declared() -> MemoryLimit {
+    match cgroups::is_unified() {
+        true => MemoryLimit::None,
+        false => MemoryLimit::Bytes(i64::try_from(CEILING).expect("small")),
+    }
+}
+
+/// I8, I3. In a process of its own, since it replaces what is done with log lines.
+#[test]
+fn i8_a_panic_about_one_container_gives_its_limit_back_and_others_are_looked_after_as_before() {
+    if may_run() {
+        play("sampler::plays_the_shim");
+    }
+}
+
+fn may_run() -> bool {
+    if !cgroups::has("memory") || !nix::unistd::geteuid().is_root() {
+        skip("no memory controller, or no root");
+        return false;
+    }
+    if host::name_of(&host::our_program()) == "runc" {
+        skip("runc has no sampler");
+        return false;
+    }
+    true
+}
+
+/// Runs one of the ignored tests in a process of its own.
+fn play(name: &str) {
+    let mut process = Command::new(std::env::current_exe().expect("own path"));
+    process
+        .args(["--exact", name, "--ignored"])
+        .args(["--nocapture", "--test-threads=1"])
+        .env(PLAYS, "1")
+        .env("ELASTIC_MEM_BIN", host::our_program())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    let mut process = command::spawn_plain(&mut process);
+    let status = eventually(|| process.try_wait().expect("wait"));
+    assert!(status.expect("it ends").success(), "its log is above");
+}
+
+#[test]
+#[ignore = "a process of the other test"]
+fn plays_the_shim() {
+    std::env::var_os(PLAYS).expect("started by the other test");
+    let log = Log::default();
+    let subscriber = tracing_subscriber::registry().with(log.clone());
+    tracing::subscriber::set_global_default(subscriber).expect("the first");
+    let spool = tempfile::tempdir().expect("spool");
+    let sampler =
+        Sampler::start_from(&host::our_program(), spool.path(), Priority::Normal).expect("sampler");
+    let broken = Tuned::new(&sampler, "broken");
+    let other = Tuned::new(&sampler, "other");
+    broken.is_granted_less();
+    other.is_granted_less();
+
+    // More than is known, and more than is granted.
+    let held = broken.group.hold(100);
+    broken.is_let_go();
+    drop(held);
+    let lines = || log.0.lock().expect("log").clone();
+    let errors: Vec<_> = lines()
+        .into_iter()
+        .filter(|line| line.starts_with("ERROR"))
+        .collect();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0].contains("a logger that panics"), "{errors:?}");
+
+    // Whoever asks about it gets an answer.
+    broken.watched.hold().blocking_recv().expect("it is held");
+    broken.watched.release();
+    let ended = broken.watched.ended(Some(0));
+    assert!(ended.written.blocking_recv().is_err(), "it has no trace");
+    let (_, status) = broken.watched.status().expect("what was seen");
+    assert_eq!((status.grant, status.ceiling), (None, None));
+
+    // The other one is looked after as before, and so are new ones.
+    assert_ne!(other.limit(), declared());
+    other.watched.hold().blocking_recv().expect("it is held");
+    assert_eq!(other.limit(), declared());
+    other.watched.release();
+    other.is_granted_less();
+    let new = Tuned::new(&sampler, "new");
+    new.is_granted_less();
+    for tuned in [other, new] {
+        let ended = tuned.watched.ended(Some(0));
+        let written = ended.written.blocking_recv().expect("an answer");
+        let text = fs::read_to_string(written.expect("a trace")).expect("read");
+        let trace: Trace = text.parse().expect("trace");
+        assert!(trace.end.is_some() && trace.samples.len() > 2);
+        assert_eq!(tuned.limit(), declared());
+    }
+    // What was seen until the panic is kept.
+    drop(sampler);
+    let is_of_broken = |path: &Path| path.to_string_lossy().contains("broken");
+    let traces = fs::read_dir(spool.path()).expect("spool").flatten();
+    let cut = traces.map(|entry| entry.path()).find(|p| is_of_broken(p));
+    let text = fs::read_to_string(cut.expect("a file")).expect("read");
+    let trace: Trace = text.parse().expect("trace");
+    assert!(trace.end.is_none() && !trace.samples.is_empty());
+}
