@@ -159,7 +159,7 @@ fn idle(view: &View<'_>, recent: u32, back: Option<u32>) -> Decision {
             },
             step,
             because: format!(
-                "semi-warm, step {step}: idle for longer than {}, {}",
+                "semi-warm: idle for longer than {}, {}",
                 crate::model::duration::text(after),
                 match view.reuse {
                     Some(_) => "as 99 of 100 of its rests were not",

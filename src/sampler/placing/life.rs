@@ -230,7 +230,8 @@ impl Life {
         if self.phase != Phase::Execution {
             self.enter(Phase::Execution, now);
         }
-        self.has_run = true;
+        // Where requests are told of, nothing else counts as one, such as a timer of the function.
+        self.has_run |= !self.is_told || self.is_in_request;
         self.due = None;
     }
 
