@@ -9,11 +9,12 @@
 
 use std::fs::Permissions;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use nix::mount::MsFlags;
 use serde_json::Value;
 
 use super::state::{Container, Folder};
@@ -75,13 +76,15 @@ fn has_own_mounts(config: &Value) -> bool {
 
 /// Attaches the folder, seen from inside the container. It can only be read there.
 pub(super) fn attach(tree: &OwnedFd) -> io::Result<()> {
-    use std::os::fd::AsFd;
     let target = Path::new(INSIDE);
     mount::attach(tree.as_fd(), target)?;
-    mount::seal(target).inspect_err(|_| {
-        // The container is not to write into a folder of the host.
-        let _ = mount::unmount_all(target);
-    })
+    // What the container mounts there stays its own.
+    mount::set_propagation(target, MsFlags::MS_PRIVATE)
+        .and_then(|()| mount::seal(target))
+        .inspect_err(|_| {
+            // The container is not to write into a folder of the host.
+            let _ = mount::unmount_all(target);
+        })
 }
 
 /// Whether the container has the folder.

@@ -291,6 +291,10 @@ impl Limit {
     /// Follows what is wanted until nothing else is: a raise may have come in between, and has been undone then.
     fn lower(&self) {
         let mut wanted = self.wanted.load(Ordering::SeqCst);
+        // Somebody else may have written it since this was decided. Then it is theirs: whoever looks next finds out.
+        if self.lever.get().is_ok_and(|found| found != self.applied()) {
+            return;
+        }
         loop {
             match self.apply(&self.lever, wanted) {
                 Ok(()) => {}

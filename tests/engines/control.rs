@@ -1,6 +1,8 @@
 //! What other programs can see of a container, and what they can say of it.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -10,6 +12,7 @@ use crate::harness::{Case, Cmd, Outcome, Route, cgroups, host, say, skip, wait_u
 
 ours_on_every_containerd! {
     what_is_known_of_a_container_can_be_said,
+    a_container_speaks_for_itself_at_a_socket_inside,
     a_killed_shim_leaves_no_record,
     a_container_has_its_ceiling_while_it_is_paused_and_while_somebody_acts,
     i5_a_sampler_that_stands_still_keeps_nobody_waiting,
@@ -74,6 +77,29 @@ fn what_is_known_of_a_container_can_be_said(c: &mut Case) {
     let outcome = call(&["phase", &id, "end"]);
     assert_ne!(outcome.code, 0);
     assert!(outcome.stderr.contains("nobody looks after"), "{outcome}");
+}
+
+fn a_container_speaks_for_itself_at_a_socket_inside(c: &mut Case) {
+    c.private_daemon();
+    let settings = fs::read_to_string(c.daemon.settings()).expect("settings");
+    let settings = format!("memory.socket = true\n{settings}");
+    fs::write(c.daemon.settings(), settings).expect("settings");
+    c.up("--read-only", "a");
+    let pid = record(&folder(c, "a"))["pid"].clone();
+    let socket = format!("/proc/{pid}/root/run/elastic-mem-control/control.sock");
+    let ask = |line: &str| {
+        let mut stream = UnixStream::connect(&socket).expect("connect");
+        writeln!(stream, "{line}").expect("say");
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).expect("hear");
+        answer
+    };
+    assert_eq!(
+        ask(r#"{"phase":"begin","inputBytes":7}"#),
+        "{\"ok\":true}\n"
+    );
+    assert!(ask(r#"{"status":true}"#).contains("only phase"));
+    c.down("a");
 }
 
 fn a_killed_shim_leaves_no_record(c: &mut Case) {

@@ -470,11 +470,21 @@ fn speaks_inside(c: &Watched<'_>) {
         let answer = ask(&c.inside(), line);
         assert!(answer.contains("only phase is understood"), "{answer}");
     }
+    let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", c.case.pid())).expect("mounts");
+    let folder = Path::new(INSIDE).parent().expect("a folder").display();
+    let own = mounts
+        .lines()
+        .find(|line| line.contains(&format!(" {folder} ")));
+    let own = own.expect("a mount");
+    assert!(own.contains(" ro,nosuid,nodev,noexec"), "{own}");
+    assert!(
+        !own.contains("shared:") && !own.contains("master:"),
+        "{own}"
+    );
     // As root and as a user of the container.
     for user in ["0:0", "1000:1000"] {
         let outcome = c.call(&format!("exec --user {user} ID test -w {INSIDE}"));
         assert_eq!(outcome.code, 0, "{user}: {outcome}");
-        let folder = Path::new(INSIDE).parent().expect("a folder").display();
         let outcome = c.call(&format!("exec --user {user} ID touch {folder}/x"));
         assert_ne!(outcome.code, 0, "{user} writes into a folder of the host");
     }

@@ -13,10 +13,10 @@ use elastic_mem::model::{FunctionKey, RunId};
 use elastic_mem::policy::learn::digest;
 use elastic_mem::profile::Store;
 use nix::sys::signal::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::common::wait_until;
-use crate::harness::{Case, cgroups, host, ours, processes, skip};
+use crate::harness::{Case, cgroups, host, ours, processes, say, skip};
 
 const MIB: u64 = 1 << 20;
 /// What the containers declare.
@@ -459,5 +459,54 @@ fn i10_an_oom_at_the_declared_limit_is_one() {
         assert_eq!(oom_kills(c), "1");
         let trace = the_trace(c);
         assert_eq!(trace.end.expect("end").oom_kills, 1);
+    });
+}
+
+/// The short form of `bench/elastic`, for where that cannot run: what is granted over time, what is used, and harm.
+#[test]
+fn what_is_granted_follows_what_is_used_and_harms_nobody() {
+    elastic(|c| {
+        // Slower than it grew before.
+        let work = "for i in 1 2 3; do for mib in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do \
+                    dd if=/dev/zero bs=1M count=1 2>/dev/null >>/dev/shm/held || exit 9; sleep 0.03; done; \
+                    sleep 0.5; rm /dev/shm/held; sleep 0.5; done; exec sleep 1000";
+        c.script(work);
+        c.create();
+        let started = c.ok("start ID");
+        drop(started);
+        let client = client(c);
+        let status = || -> Value {
+            serde_json::from_str(&ask(&client, r#"{"status":true}"#)).expect("JSON")
+        };
+        let rests = || {
+            let text = c.cgroup_file(cgroups::by_version(
+                "memory.usage_in_bytes",
+                "memory.current",
+            ));
+            text.parse::<u64>().expect("usage") < 16 * MIB
+        };
+        let start = Instant::now();
+        wait_until("its work is done", || {
+            start.elapsed() > Duration::from_secs(4) && status()["phase"] == "keep-alive" && rests()
+        });
+        let status = status();
+        let area = |key: &str| status[key].as_f64().expect(key);
+        let (used, granted) = (area("usedByteSeconds"), area("grantedByteSeconds"));
+        let (fixed, ceiling) = (area("staticByteSeconds"), area("ceilingByteSeconds"));
+        say(&format!(
+            "granted / used {:.2}, static / used {:.2}, ceiling / used {:.2}, {} raises, {} lowers",
+            granted / used,
+            fixed / used,
+            ceiling / used,
+            status["raises"],
+            status["lowers"]
+        ));
+        assert!(
+            used < granted && granted < fixed && fixed < ceiling,
+            "{status}"
+        );
+        assert_eq!((met(c), oom_kills(c)), (0, "0".to_owned()), "{status}");
+        assert_eq!(status["met"], 0, "{status}");
+        assert_eq!(c.status(), "running");
     });
 }
