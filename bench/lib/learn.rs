@@ -75,23 +75,11 @@ fn trace(number: u32) -> Result<Trace, Box<dyn Error>> {
     };
     let size = 1 << (number % 3);
     let context = Context {
-        run: format!("{number:05}").parse()?,
-        function: "bench/learn".parse()?,
-        class: None,
         features: BTreeMap::from([(
             "input-bytes".to_owned(),
             f64::from(size * 1000 + below(500)),
         )]),
-        container: None,
-        image: None,
-        command: Vec::new(),
-        host: None,
-        kernel: None,
-        cgroup: None,
-        mode: None,
-        ceiling: None,
-        local_ratio: None,
-        local_nodes: None,
+        ..Context::new(format!("{number:05}").parse()?, "bench/learn".parse()?)
     };
     let mut cpu = Duration::ZERO;
     let samples = (0..SAMPLES).map(|index| {

@@ -55,6 +55,26 @@ pub struct Context {
 }
 
 impl Context {
+    /// A run of a function, of which nothing else is known.
+    pub const fn new(run: RunId, function: FunctionKey) -> Self {
+        Self {
+            run,
+            function,
+            class: None,
+            features: BTreeMap::new(),
+            container: None,
+            image: None,
+            command: Vec::new(),
+            host: None,
+            kernel: None,
+            cgroup: None,
+            mode: None,
+            ceiling: None,
+            local_ratio: None,
+            local_nodes: None,
+        }
+    }
+
     /// Takes down how the memory is placed.
     pub fn place(&mut self, placement: &Placement) {
         if placement.is_watched() {

@@ -136,8 +136,6 @@ impl Facts<'_> {
     pub fn context(&self, run: RunId) -> Context {
         let short = |text: &String| text.chars().take(MOST_CHARACTERS).collect();
         Context {
-            run,
-            function: self.function(),
             class: self.class(),
             features: self.features(),
             container: Some(self.id.to_owned()),
@@ -148,13 +146,7 @@ impl Facts<'_> {
                 .take(MOST_ARGUMENTS)
                 .map(short)
                 .collect(),
-            host: None,
-            kernel: None,
-            cgroup: None,
-            mode: None,
-            ceiling: None,
-            local_ratio: None,
-            local_nodes: None,
+            ..Context::new(run, self.function())
         }
     }
 

@@ -326,20 +326,12 @@ impl Tracer {
             TracerError::Usage(format!("no run can be named after {container:?}"))
         })?;
         Ok(Context {
-            run,
-            function,
-            class: None,
-            features: BTreeMap::new(),
             container: Some(container.to_owned()),
-            image: None,
-            command: Vec::new(),
             host,
             kernel: crate::kernel::release(),
             cgroup: Some(cgroup.version.number()),
             mode: Some(mode.to_string()),
-            ceiling: None,
-            local_ratio: None,
-            local_nodes: None,
+            ..Context::new(run, function)
         })
     }
 }

@@ -149,22 +149,7 @@ fn with_context(args: &Import, run: RunId, mut trace: Trace) -> Result<Trace, St
             function: function.clone(),
             ..context
         },
-        (None, Some(function)) => Context {
-            run: run.clone(),
-            function: function.clone(),
-            class: None,
-            features: BTreeMap::new(),
-            container: None,
-            image: None,
-            command: Vec::new(),
-            host: None,
-            kernel: None,
-            cgroup: None,
-            mode: None,
-            ceiling: None,
-            local_ratio: None,
-            local_nodes: None,
-        },
+        (None, Some(function)) => Context::new(run.clone(), function.clone()),
         (None, None) => {
             return Err(
                 "does not say which function ran: name it with --function NAMESPACE/NAME"

@@ -53,22 +53,10 @@ fn samples() -> impl Strategy<Value = Vec<Sample>> {
 
 fn digested(number: usize, samples: Vec<Sample>, finest: BinWidth) -> Option<Digest> {
     let trace = Trace {
-        context: Some(Context {
-            run: format!("r{number}").parse().unwrap(),
-            function: "ns/f".parse().unwrap(),
-            class: None,
-            features: BTreeMap::new(),
-            container: None,
-            image: None,
-            command: Vec::new(),
-            host: None,
-            kernel: None,
-            cgroup: None,
-            mode: None,
-            ceiling: None,
-            local_ratio: None,
-            local_nodes: None,
-        }),
+        context: Some(Context::new(
+            format!("r{number}").parse().unwrap(),
+            "ns/f".parse().unwrap(),
+        )),
         end: Some(End::default()),
         nodes: Vec::new(),
         samples,
