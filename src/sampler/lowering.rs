@@ -187,11 +187,15 @@ impl Limit {
     ) -> crate::kernel::Result<()> {
         let wanted = grant.map_or(DECLARED, Bytes::get);
         let before = self.wanted.swap(wanted, Ordering::SeqCst);
-        if wanted < before && !(now && self.is_at_rest()) {
-            lowering.send(self, Job::Lower);
-            return Ok(());
+        // What else the other thread has to do, such as telling others, does not matter here.
+        let here = wanted >= before || (now && !self.is_being_lowered());
+        match here {
+            true => self.apply(lever, wanted),
+            false => {
+                lowering.send(self, Job::Lower);
+                Ok(())
+            }
         }
-        self.apply(lever, wanted)
     }
 
     /// Lets go: the declared limit and the OOM killer as they were, unless somebody else has written the limit.

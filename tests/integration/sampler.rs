@@ -193,6 +193,8 @@ fn play(name: &str) {
 #[ignore = "a process of the other test"]
 fn plays_the_shim() {
     std::env::var_os(PLAYS).expect("started by the other test");
+    // Without a backtrace: to look up its names takes a test binary longer than a function takes to meet its limit.
+    std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
     let log = Log::default();
     let subscriber = tracing_subscriber::registry().with(log.clone());
     tracing::subscriber::set_global_default(subscriber).expect("the first");
