@@ -188,7 +188,10 @@ fn ask(socket: &Path, line: &str) -> String {
     stream
         .set_read_timeout(Some(Duration::from_secs(10)))
         .expect("timeout");
-    writeln!(stream, "{line}").expect("say");
+    // In one piece: whoever says too much is not listened to until the end.
+    stream
+        .write_all(format!("{line}\n").as_bytes())
+        .expect("say");
     let mut answer = String::new();
     BufReader::new(stream).read_line(&mut answer).expect("hear");
     answer
