@@ -493,10 +493,9 @@ impl Guard {
                 .map_or(self.largest, |limit| limit.max(above(pad.max(ahead))))
                 .min(self.largest),
             Mode::Elastic => {
-                let reaction = self.growth.reaction();
                 let rise = outlook.map_or(Bytes::ZERO, |outlook| {
-                    let rise = outlook.rise(look.at, look.cpu, look.usage, reaction);
-                    outlook.sudden(reaction).max(rise)
+                    let sudden = outlook.sudden(self.growth.reaction());
+                    outlook.rise(look.at, look.cpu, look.usage).max(sudden)
                 });
                 // A request of a class that needs little may be of another one.
                 above(pad.max(ahead).max(rise)).min(self.largest)

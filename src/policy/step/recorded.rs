@@ -194,8 +194,8 @@ fn i10_recorded_functions_never_meet_their_grant() {
     };
     for (name, most) in [
         ("dna-1MB", 1.2),
-        ("scale-9MP", 1.35),
-        ("stages", 1.65),
+        ("scale-9MP", 1.4),
+        ("stages", 1.95),
         ("video-wm-720p-1s", 1.2),
     ] {
         assert!(

@@ -135,13 +135,20 @@ fn a_rise_that_is_foreseen_is_granted_before_it_comes() {
     let mut container = Container::new(&plan);
     container.uses(20, 100);
     assert_eq!(container.grant(), Some(32));
-    // 8 of 20 ms of what comes at once.
+    // All of it, and no more than they ever grew at once.
     container.uses(20, 80);
-    assert_eq!(container.grant(), Some(36));
-    // At another level it says nothing.
+    assert_eq!(container.grant(), Some(60));
+    // At another level it says nothing,
     let mut other = Container::new(&plan);
     other.uses(45, 180);
     assert_eq!(other.grant(), Some(57));
+    // but for runs that do not keep to the hull of each other: what they used then may come now.
+    plan.forecast.as_mut().unwrap().trusted = false;
+    let mut other = Container::new(&plan);
+    other.uses(20, 100);
+    assert_eq!(other.grant(), Some(32));
+    other.uses(20, 300);
+    assert_eq!(other.grant(), Some(60));
 }
 
 #[test]
