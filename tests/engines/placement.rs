@@ -7,12 +7,15 @@ use serde_json::Value;
 use crate::common::nodes::{anon_on, far_nodes};
 use crate::harness::{Case, Cmd, Docker, cgroups, host, skip, wait_until};
 
+// The guests that have such memory run them (scripts/vm).
 ours_on_every_containerd! {
+    #[ignore = "wants a memory node without processors, and cgroup v2"]
     a_container_has_the_ratio_of_its_annotation,
     a_container_has_the_ratio_of_its_function,
 }
 
 on_every_docker! {
+    #[ignore = "wants a memory node without processors, and cgroup v2"]
     a_container_of_docker_has_the_ratio_of_its_function,
 }
 

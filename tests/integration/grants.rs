@@ -154,12 +154,12 @@ fn i2_an_idle_container_is_granted_what_it_needs_and_never_more_than_declared() 
         is_granted_less(c);
         assert_eq!(has_oom_killer(c), cgroups::is_unified());
         let usage = cgroups::by_version("memory.usage_in_bytes", "memory.current");
-        let used: u64 = c.cgroup_file(usage).parse().expect("usage");
-        let granted = grant(c).expect("less");
-        assert!(
-            granted >= used + 7 * MIB && granted <= used + 16 * MIB,
-            "{used} {granted}"
-        );
+        // Where looks are late more is kept free for a while.
+        wait_until("it is granted what it needs", || {
+            let used: u64 = c.cgroup_file(usage).parse().expect("usage");
+            let granted = grant(c).expect("less");
+            granted >= used + 7 * MIB && granted <= used + 16 * MIB
+        });
     });
 }
 

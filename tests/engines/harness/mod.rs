@@ -74,14 +74,18 @@ macro_rules! on_every_shim {
 /// Makes a test per containerd that holds our shim alone to what it says.
 macro_rules! ours_on_every_containerd {
     ($($scenario:ident),* $(,)?) => {
-        ours_on_every_containerd!(@ containerd_1_6 "containerd-1.6" $($scenario)*);
-        ours_on_every_containerd!(@ containerd_1_7 "containerd-1.7" $($scenario)*);
-        ours_on_every_containerd!(@ containerd_2_1 "containerd-2.1" $($scenario)*);
+        ours_on_every_containerd!(#[cfg(all())] $($scenario),*);
     };
-    (@ $module:ident $engine:literal $($scenario:ident)*) => {
+    (#[$meta:meta] $($scenario:ident),* $(,)?) => {
+        ours_on_every_containerd!(@ ($meta) containerd_1_6 "containerd-1.6" $($scenario)*);
+        ours_on_every_containerd!(@ ($meta) containerd_1_7 "containerd-1.7" $($scenario)*);
+        ours_on_every_containerd!(@ ($meta) containerd_2_1 "containerd-2.1" $($scenario)*);
+    };
+    (@ ($meta:meta) $module:ident $engine:literal $($scenario:ident)*) => {
         mod $module {
             $(
                 #[test]
+                #[$meta]
                 fn $scenario() {
                     $crate::harness::differential::ours($engine, stringify!($scenario), super::$scenario);
                 }
@@ -107,13 +111,17 @@ macro_rules! on_one_shim {
 /// Makes a test per Docker of each scenario.
 macro_rules! on_every_docker {
     ($($scenario:ident),* $(,)?) => {
-        on_every_docker!(@ docker_20 "docker-20" $($scenario)*);
-        on_every_docker!(@ docker_28 "docker-28" $($scenario)*);
+        on_every_docker!(#[cfg(all())] $($scenario),*);
     };
-    (@ $module:ident $engine:literal $($scenario:ident)*) => {
+    (#[$meta:meta] $($scenario:ident),* $(,)?) => {
+        on_every_docker!(@ ($meta) docker_20 "docker-20" $($scenario)*);
+        on_every_docker!(@ ($meta) docker_28 "docker-28" $($scenario)*);
+    };
+    (@ ($meta:meta) $module:ident $engine:literal $($scenario:ident)*) => {
         mod $module {
             $(
                 #[test]
+                #[$meta]
                 fn $scenario() {
                     $crate::harness::dockerd::differential($engine, stringify!($scenario), super::$scenario);
                 }
