@@ -4,6 +4,10 @@
 //! `cost exact|plain RUNS SEED` bills and prints what came out; `cost compare RUNS SEED` bills in both ways and
 //! prints by how much the plain one errs.
 
+#[path = "random.rs"]
+#[allow(dead_code, reason = "whole numbers are wanted here, and no shares")]
+mod random;
+
 use std::error::Error;
 use std::hint::black_box;
 use std::process::ExitCode;
@@ -13,6 +17,7 @@ use elastic_mem::cost::{
     Catalog, CpuAmount, MemoryBilling, Month, Provider, Sizes, Tariff, Usage, bill,
 };
 use elastic_mem::model::{Bytes, MemoryTime};
+use random::Random;
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
 use serde_json::{Value, json};
@@ -74,25 +79,14 @@ struct Run {
     duration: Duration,
 }
 
-/// A generator with a seed: splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn run(&mut self) -> Run {
-        let peak = 1 + self.next() % (LARGEST_MB << 20);
-        let millis = 1 + self.next() % 10_000;
+impl Run {
+    fn any(random: &mut Random) -> Self {
+        let peak = 1 + random.next() % (LARGEST_MB << 20);
+        let millis = 1 + random.next() % 10_000;
         // Between a half of the peak and all of it, all the time.
         let most = u128::from(peak) * u128::from(millis) * 1_000_000;
-        let area = most / 2 + u128::from(self.next()) % (most / 2);
-        Run {
+        let area = most / 2 + u128::from(random.next()) % (most / 2);
+        Self {
             peak: Bytes::new(peak),
             area: MemoryTime::from_byte_nanos(area),
             duration: Duration::from_millis(millis),
@@ -130,7 +124,7 @@ fn exact(tariffs: &[Tariff<'_>], runs: u64, seed: u64) -> Result<Value, Box<dyn 
     let mut gross = Decimal::ZERO;
     let mut bills = 0_u64;
     for _ in 0..runs {
-        let run = random.run();
+        let run = Run::any(&mut random);
         for tariff in tariffs {
             let bill = exact_bill(tariff, &run)?;
             gross += bill.gross;
@@ -276,7 +270,7 @@ fn plain(tariffs: &[Tariff<'_>], runs: u64, seed: u64) -> Value {
     let mut gross = 0.0;
     let mut bills = 0_u64;
     for _ in 0..runs {
-        let run = random.run();
+        let run = Run::any(&mut random);
         for offer in &offers {
             let bill = offer.bill(&run);
             gross += bill.gross;
@@ -300,7 +294,7 @@ fn compare(tariffs: &[Tariff<'_>], runs: u64, seed: u64) -> Result<Value, Box<dy
     let (mut largest_rounding, mut largest) = (0.0_f64, 0.0_f64);
     let (mut exact_sum, mut plain_sum) = (Decimal::ZERO, 0.0);
     for _ in 0..runs {
-        let run = random.run();
+        let run = Run::any(&mut random);
         for (tariff, offer) in tariffs.iter().zip(&offers) {
             let exact = exact_bill(tariff, &run)?.gross;
             let plain = offer.bill(&run).gross;

@@ -354,16 +354,8 @@ impl Task {
             return SOON;
         }
         self.waits = 0;
-        self.placed.searches += 1;
-        self.placed.why = None;
-        self.gained = 0;
-        self.shut.clear();
-        let units = match self.units() {
-            Ok(units) => units,
-            Err(reason) => {
-                self.placed.why = Some(reason);
-                return LATER;
-            }
+        let Some(units) = self.search() else {
+            return LATER;
         };
         let goal = Goal {
             target: self.target,
@@ -388,6 +380,17 @@ impl Task {
     }
 
     /// Anonymous pages of all its processes, and where they lie: those of the next part of its memory, if it is large.
+    /// Looks for all pages anew; none where that cannot be done, which is told.
+    fn search(&mut self) -> Option<Vec<Unit>> {
+        self.placed.searches += 1;
+        self.placed.why = None;
+        self.gained = 0;
+        self.shut.clear();
+        self.units()
+            .map_err(|reason| self.placed.why = Some(reason))
+            .ok()
+    }
+
     fn units(&mut self) -> Result<Vec<Unit>, String> {
         let processes = self
             .cgroup

@@ -408,17 +408,9 @@ impl Task {
                 life.is_warmth_out |= decision.step > 0;
             }
         }
-        self.placed.searches += 1;
-        self.placed.why = None;
-        self.gained = 0;
-        self.shut.clear();
         let begun = Instant::now();
-        let units = match self.units() {
-            Ok(units) => units,
-            Err(reason) => {
-                self.placed.why = Some(reason);
-                return LATER;
-            }
+        let Some(units) = self.search() else {
+            return LATER;
         };
         let goal = Goal {
             target: LocalRatio::LOCAL,
