@@ -2,6 +2,47 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+const HUGE: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
+
+/// The setting of the whole machine about huge pages, for one test at a time; as it was before once this is dropped.
+pub struct HugePages {
+    before: String,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl HugePages {
+    /// Never: ratios of small containers are exact to the page. Waits until no other test has it.
+    ///
+    /// # Panics
+    /// Without that setting, or the right to write it.
+    pub fn never() -> Self {
+        static TURN: Mutex<()> = Mutex::new(());
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = fs::read_to_string(HUGE).expect("setting");
+        let before = text.split(['[', ']']).nth(1).expect("the one in force");
+        fs::write(HUGE, "never").expect("no huge pages");
+        Self {
+            before: before.to_owned(),
+            _turn: turn,
+        }
+    }
+
+    /// Wherever they fit.
+    ///
+    /// # Panics
+    /// Without the right to write it.
+    pub fn always(&self) {
+        fs::write(HUGE, "always").expect("huge pages");
+    }
+}
+
+impl Drop for HugePages {
+    fn drop(&mut self) {
+        let _ = fs::write(HUGE, &self.before);
+    }
+}
 
 /// The memory nodes without processors.
 pub fn far_nodes() -> Vec<u32> {

@@ -37,7 +37,10 @@ impl ConsoleSocket {
 
     /// The master end of the container's terminal, and the name sent with it.
     pub fn receive(&self) -> (Master, String) {
-        wait_readable(&self.listener).expect("nobody connected to the console socket");
+        assert!(
+            is_readable(&self.listener, patience()),
+            "nobody connected to the console socket"
+        );
         let (stream, _) = self.listener.accept().expect("accept");
         receive_fd(&stream)
     }
@@ -48,7 +51,10 @@ impl ConsoleSocket {
     reason = "nix hands the received descriptor out as a number"
 )]
 fn receive_fd(stream: &UnixStream) -> (Master, String) {
-    wait_readable(stream).expect("no descriptor on the console socket");
+    assert!(
+        is_readable(stream, patience()),
+        "no descriptor on the console socket"
+    );
     let mut data = [0; 4096];
     let mut space = nix::cmsg_space!(RawFd);
     let (length, fd) = {
@@ -98,17 +104,25 @@ impl Master {
 
     /// Reads until `needle` has come and returns everything up to it.
     pub fn until(&mut self, needle: &str) -> String {
+        // A screen that is drawn again and again is not to be waited for without end.
+        let end = Instant::now() + *DEADLINE;
         loop {
             if let Some(at) = self.seen.find(needle) {
                 let rest = self.seen.split_off(at + needle.len());
                 return std::mem::replace(&mut self.seen, rest);
             }
             assert!(
-                self.fill(),
+                Instant::now() < end && self.fill(),
                 "no {needle:?} on the terminal: {:?}",
                 self.seen
             );
         }
+    }
+
+    /// What has come and nobody has asked for. Whoever writes more than a terminal holds waits until it is read.
+    pub fn take(&mut self) -> String {
+        while is_readable(&self.file, PollTimeout::ZERO) && self.fill() {}
+        std::mem::take(&mut self.seen)
     }
 
     /// Reads until the other side is closed.
@@ -119,7 +133,7 @@ impl Master {
 
     /// Whether more has come. A closed terminal reads as an error (EIO).
     fn fill(&mut self) -> bool {
-        if wait_readable(&self.file).is_none() {
+        if !is_readable(&self.file, patience()) {
             return false;
         }
         let mut chunk = [0; 4096];
@@ -133,15 +147,15 @@ impl Master {
     }
 }
 
-fn wait_readable(fd: impl AsFd) -> Option<()> {
-    let end = Instant::now() + *DEADLINE;
+fn patience() -> PollTimeout {
+    PollTimeout::try_from(*DEADLINE).expect("some minutes")
+}
+
+fn is_readable(fd: impl AsFd, timeout: PollTimeout) -> bool {
     loop {
-        let left = end.checked_duration_since(Instant::now())?;
-        let timeout = PollTimeout::try_from(left).ok()?;
         let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, timeout) {
-            Ok(0) => return None,
-            Ok(_) => return Some(()),
+            Ok(count) => return count > 0,
             Err(nix::errno::Errno::EINTR) => {}
             Err(error) => panic!("poll: {error}"),
         }

@@ -1,10 +1,8 @@
 //! Local and remote memory of containers that engines run.
 
-use std::fs;
-
 use serde_json::Value;
 
-use crate::common::nodes::{anon_on, far_nodes};
+use crate::common::nodes::{HugePages, anon_on, far_nodes};
 use crate::harness::{Case, Cmd, Docker, cgroups, host, skip, wait_until};
 
 // The guests that have such memory run them (scripts/vm).
@@ -19,31 +17,16 @@ on_every_docker! {
     a_container_of_docker_has_the_ratio_of_its_function,
 }
 
-const HUGE: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
 const HOLD: &str =
     "x=$(head -c 12582912 /dev/zero | tr '\\0' x); while :; do sleep 1000 & wait; done";
 
-/// No huge pages, so that ratios of small containers are exact; as it was before once this is dropped.
-struct Small(String);
-
-impl Small {
-    /// None where there is no remote memory.
-    fn new() -> Option<Self> {
-        if far_nodes().is_empty() || !cgroups::is_unified() {
-            skip("no memory node without processors, or no cgroup v2");
-            return None;
-        }
-        let text = fs::read_to_string(HUGE).expect("setting");
-        let before = text.split(['[', ']']).nth(1).expect("the one in force");
-        fs::write(HUGE, "never").expect("no huge pages");
-        Some(Self(before.to_owned()))
+/// None where there is no remote memory.
+fn tiered() -> Option<HugePages> {
+    if far_nodes().is_empty() || !cgroups::is_unified() {
+        skip("no memory node without processors, or no cgroup v2");
+        return None;
     }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = fs::write(HUGE, &self.0);
-    }
+    Some(HugePages::never())
 }
 
 /// Whether it holds its memory, and that lies so.
@@ -69,7 +52,7 @@ fn is_told(id: &str) {
 }
 
 fn has_ratio(c: &mut Case, flags: &str, ratio: f64) {
-    let Some(_small) = Small::new() else { return };
+    let Some(_turn) = tiered() else { return };
     c.up_with(flags, "a", HOLD);
     wait_until("it lies as it should", || {
         lies(&c.cgroup_file("a", "memory.numa_stat"), ratio)
@@ -94,7 +77,7 @@ fn a_container_has_the_ratio_of_its_function(c: &mut Case) {
 
 /// As shim, and by its path: then the monitor looks after it. runc is asked only so that the scenario is known to be right.
 fn a_container_of_docker_has_the_ratio_of_its_function(d: &mut Docker) {
-    let Some(_small) = Small::new() else { return };
+    let Some(_turn) = tiered() else { return };
     let flags = "--detach --env ELASTIC_MEM_FUNCTION=placed";
     let outcome = d.run(flags, "a", HOLD).output();
     assert_eq!(outcome.code, 0, "{outcome}");

@@ -15,7 +15,7 @@ use elastic_mem::profile::Store;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::common::wait_until;
+use crate::common::{eventually, wait_until};
 use crate::harness::{Case, cgroups, host, ours, processes, say, skip};
 
 const MIB: u64 = 1 << 20;
@@ -478,17 +478,19 @@ fn what_is_granted_follows_what_is_used_and_harms_nobody() {
         let status = || -> Value {
             serde_json::from_str(&ask(&client, r#"{"status":true}"#)).expect("JSON")
         };
-        let rests = || {
-            let text = c.cgroup_file(cgroups::by_version(
-                "memory.usage_in_bytes",
-                "memory.current",
-            ));
-            text.parse::<u64>().expect("usage") < 16 * MIB
+        let usage = || {
+            let file = cgroups::by_version("memory.usage_in_bytes", "memory.current");
+            c.cgroup_file(file).parse::<u64>().expect("usage")
         };
         let start = Instant::now();
-        wait_until("its work is done", || {
-            start.elapsed() > Duration::from_secs(4) && status()["phase"] == "keep-alive" && rests()
+        let mut last = (Value::Null, 0);
+        let rests = eventually(|| {
+            last = (status(), usage());
+            let (status, usage) = &last;
+            let is_over = start.elapsed() > Duration::from_secs(4);
+            (is_over && status["phase"] == "keep-alive" && *usage < 16 * MIB).then_some(())
         });
+        assert!(rests.is_some(), "its work is not done: {last:?}");
         let status = status();
         let area = |key: &str| status[key].as_f64().expect(key);
         let (used, granted) = (area("usedByteSeconds"), area("grantedByteSeconds"));

@@ -1,5 +1,6 @@
 //! `top` and what it tells of real containers. tests/system runs some of them too, so that they also run on cgroup v2.
 
+use std::num::NonZero;
 use std::os::fd::AsFd;
 use std::process::Stdio;
 
@@ -10,12 +11,15 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::common::command::spawn_plain;
-use crate::common::pty::open_pty;
+use crate::common::pty::{Master, open_pty};
 use crate::common::{DEADLINE, eventually, wait_until};
 use crate::grants::{CEILING, elastic, is_granted_less};
 use crate::harness::{Case, Cmd, cgroups, ours};
 
 const MIB: u64 = 1 << 20;
+/// A terminal that shows all there is.
+const ROWS: NonZero<u16> = NonZero::new(30).unwrap();
+const COLUMNS: NonZero<u16> = NonZero::new(120).unwrap();
 
 /// What `top --json` says.
 fn view(c: &Case) -> Value {
@@ -159,11 +163,81 @@ enum Ending {
     Signal(Signal),
 }
 
+/// What somebody sees who sits at the terminal: only changes are drawn, which are seldom whole words.
+struct Seen {
+    master: Master,
+    parser: vt100::Parser,
+}
+
+impl Seen {
+    fn look(&mut self) -> &vt100::Screen {
+        let news = self.master.take();
+        self.parser.process(news.as_bytes());
+        self.parser.screen()
+    }
+
+    /// Waits until this is somewhere on the screen.
+    fn until(&mut self, text: &str) {
+        let found = eventually(|| self.look().contents().contains(text).then_some(()));
+        assert!(found.is_some(), "no {text:?}: {}", self.look().contents());
+    }
+}
+
+fn end_as_told(c: &Case, ending: Ending) {
+    let (master, slave) = open_pty();
+    let size = |rows, columns| {
+        set_size(slave.as_fd(), TerminalSize { rows, columns }).expect("size");
+    };
+    size(ROWS.get(), COLUMNS.get());
+    let mut seen = Seen {
+        master,
+        parser: vt100::Parser::new(ROWS, COLUMNS, 0),
+    };
+    let before = tcgetattr(&slave).expect("settings");
+    let cmd = c.cmd().args(["top", "--interval", "200ms"]);
+    let mut command = cmd
+        .env("TERM", "xterm")
+        .env("LC_ALL", "C.UTF-8")
+        .into_inner();
+    let stdio = || Stdio::from(slave.try_clone().expect("clone"));
+    command.stdin(stdio()).stdout(stdio()).stderr(stdio());
+    let mut child = spawn_plain(&mut command);
+    drop(command);
+    seen.until("GRANT");
+    seen.until("known");
+    assert!(seen.look().alternate_screen() && seen.look().hide_cursor());
+    assert_ne!(tcgetattr(&slave).expect("settings"), before);
+    seen.master.send("?");
+    seen.until("control-c");
+    seen.master.send("q/known\r\r");
+    // The details of the only one that is shown.
+    seen.until("anonymous");
+    seen.until("reclaimable");
+    // A key that comes together with a change of size.
+    size(10, 40);
+    let pid = i32::try_from(child.id()).expect("pid");
+    kill(Pid::from_raw(pid), Signal::SIGWINCH).expect("resize");
+    seen.master.send("q");
+    match ending {
+        Ending::Key(key) => seen.master.send(key),
+        Ending::Signal(signal) => kill(Pid::from_raw(pid), signal).expect("signal"),
+    }
+    let status = eventually(|| {
+        seen.look();
+        child.try_wait().expect("wait")
+    });
+    if status.is_none() {
+        let _ = child.kill();
+    }
+    let shown = seen.look();
+    let code = status.and_then(|status| status.code());
+    assert_eq!(code, Some(0), "{ending:?}: {}", shown.contents());
+    assert!(!shown.alternate_screen() && !shown.hide_cursor());
+    assert_eq!(tcgetattr(&slave).expect("settings"), before, "{ending:?}");
+}
+
 #[test]
 fn the_live_screen_obeys_keys_and_leaves_the_terminal_as_it_was() {
-    // The sequences that begin and end the other screen.
-    const BEGIN: &str = "\u{1b}[?1049h";
-    const END: &str = "\u{1b}[?1049l";
     let endings = [
         Ending::Key("q"),
         Ending::Key("\u{3}"),
@@ -173,51 +247,7 @@ fn the_live_screen_obeys_keys_and_leaves_the_terminal_as_it_was() {
         c.up();
         is_granted_less(c);
         for ending in endings {
-            let (mut master, slave) = open_pty();
-            let size = |rows, columns| {
-                set_size(slave.as_fd(), TerminalSize { rows, columns }).expect("size");
-            };
-            size(30, 120);
-            let before = tcgetattr(&slave).expect("settings");
-            let cmd = c.cmd().args(["top", "--interval", "200ms"]);
-            let mut command = cmd
-                .env("TERM", "xterm")
-                .env("LC_ALL", "C.UTF-8")
-                .into_inner();
-            let stdio = || Stdio::from(slave.try_clone().expect("clone"));
-            command.stdin(stdio()).stdout(stdio()).stderr(stdio());
-            let mut child = spawn_plain(&mut command);
-            drop(command);
-            master.until(BEGIN);
-            master.until("GRANT");
-            master.until("known");
-            assert_ne!(tcgetattr(&slave).expect("settings"), before);
-            master.send("?");
-            master.until("control-c");
-            master.send("q/known\r\r");
-            // The details of the only one that is shown.
-            master.until("anonymous");
-            master.until("reclaimable");
-            size(10, 40);
-            let pid = i32::try_from(child.id()).expect("pid");
-            kill(Pid::from_raw(pid), Signal::SIGWINCH).expect("resize");
-            master.send("q");
-            match ending {
-                Ending::Key(key) => master.send(key),
-                Ending::Signal(signal) => kill(Pid::from_raw(pid), signal).expect("signal"),
-            }
-            let status = eventually(|| child.try_wait().expect("wait"));
-            if status.is_none() {
-                let _ = child.kill();
-            }
-            assert_eq!(
-                status.and_then(|status| status.code()),
-                Some(0),
-                "{ending:?}"
-            );
-            assert_eq!(tcgetattr(&slave).expect("settings"), before, "{ending:?}");
-            drop(slave);
-            assert!(master.rest().contains(END), "{ending:?}");
+            end_as_told(c, ending);
         }
     });
 }
@@ -229,8 +259,8 @@ fn the_live_screen_ends_with_its_terminal() {
         c.up();
         let (mut master, slave) = open_pty();
         let size = TerminalSize {
-            rows: 30,
-            columns: 120,
+            rows: ROWS.get(),
+            columns: COLUMNS.get(),
         };
         set_size(slave.as_fd(), size).expect("size");
         let cmd = c.cmd().args(["top", "--interval", "200ms"]);

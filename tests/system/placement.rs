@@ -4,25 +4,23 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::common::nodes::HugePages;
 use crate::common::wait_until;
 use crate::harness::{Case, eventually, ours_beyond_runc, processes, skip};
 use crate::machine::{MIB, anon_on, far_node, far_nodes};
 
 const WEIGHTS: &str = "/sys/kernel/mm/mempolicy/weighted_interleave";
-const HUGE: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
 const LEASE: &str = "/run/elastic-mem/weights.json";
 
 /// The settings of the machine, as they were before the test.
 pub struct Host {
-    huge: String,
     weights: Vec<(PathBuf, String)>,
-    _turn: std::sync::MutexGuard<'static, ()>,
+    huge: HugePages,
 }
 
 /// The weights in force, `auto` last: writing the others turns it off.
@@ -49,29 +47,21 @@ fn set_weights(weights: &[(PathBuf, String)]) {
 impl Host {
     /// Without huge pages: ratios are exact to the page.
     pub fn new() -> Option<Self> {
-        static TURN: Mutex<()> = Mutex::new(());
         far_node()?;
         if !Path::new(WEIGHTS).exists() {
             skip("the kernel has no interleave weights");
             return None;
         }
-        let turn = TURN
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let text = fs::read_to_string(HUGE).expect("setting");
-        let huge = text.split(['[', ']']).nth(1).expect("the one in force");
-        fs::write(HUGE, "never").expect("no huge pages");
+        let huge = HugePages::never();
         Some(Self {
-            huge: huge.to_owned(),
             weights: weights(),
-            _turn: turn,
+            huge,
         })
     }
 }
 
 impl Drop for Host {
     fn drop(&mut self) {
-        let _ = fs::write(HUGE, &self.huge);
         let _ = fs::remove_file(LEASE);
         set_weights(&self.weights);
     }
@@ -401,8 +391,8 @@ fn i1_a_container_runs_without_a_policy_that_the_kernel_refuses() {
 
 #[test]
 fn huge_pages_are_moved_whole() {
-    let Some(_host) = Host::new() else { return };
-    fs::write(HUGE, "always").expect("huge pages");
+    let Some(host) = Host::new() else { return };
+    host.huge.always();
     ours_beyond_runc(|c| {
         hold(c, 32, 0.5, false);
         // Half of a huge page, and what the shell has besides.

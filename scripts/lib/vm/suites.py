@@ -38,8 +38,7 @@ class Stop:
 
 
 # What any guest can be asked, whatever its memory is like.
-# Not where a terminal or a reader of files is emulated: what takes minutes there is run by name.
-CGROUPS = Group("system", ("cgroup2::", "devices::", "grants::", "lever::", "top::"), ("top::the_live_screen", "lever::a_hard", "grants::what_is_granted_follows"))
+CGROUPS = Group("system", ("cgroup2::", "devices::", "grants::", "lever::", "top::"))
 
 # Verbs whose work is another with cgroup v2. Tests of what only v1 has would skip.
 VERBS = Group(

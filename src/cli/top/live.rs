@@ -32,11 +32,12 @@ pub(super) fn run(app: &mut App, survey: &mut Survey, interval: Duration) -> Res
         move |err: io::Error| Failure::new(format!("{what} the terminal: {}", reason(&err)))
     };
     let mut set = SigSet::empty();
-    // SIGHUP ends this as always: the terminal is gone, and nothing is left to put back.
-    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+    // SIGHUP ends this as always: the terminal is gone, and nothing is left to put back. Of those that end it the
+    // terminal would stay as it is during this. crossterm forgets keys that come together with a change of size; each
+    // drawing looks for the size anyway.
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGWINCH] {
         set.add(signal);
     }
-    // Otherwise the terminal would stay as it is during this.
     let signals = Signals::block(set).map_err(fail("set up signals of"))?;
     let mut terminal = Held::new().map_err(fail("set up"))?;
     let screen = picture::screen(true);
@@ -45,10 +46,11 @@ pub(super) fn run(app: &mut App, survey: &mut Survey, interval: Duration) -> Res
         terminal.show(app, screen).map_err(fail("draw on"))?;
         let left = next.saturating_duration_since(Instant::now());
         let goes_on = wait(&signals, left.min(PATIENCE)).map_err(fail("read from"))?;
-        if !goes_on || !signals.take().is_empty() {
+        let resized = Signal::SIGWINCH as i32;
+        if !goes_on || signals.take().iter().any(|signal| *signal != resized) {
             return Ok(());
         }
-        if event::poll(Duration::ZERO).map_err(fail("read from"))? {
+        while event::poll(Duration::ZERO).map_err(fail("read from"))? {
             let news = event::read().map_err(fail("read from"))?;
             if let Event::Key(key) = news
                 && key.kind != KeyEventKind::Release
@@ -79,7 +81,6 @@ fn wait(signals: &Signals, time: Duration) -> io::Result<bool> {
     ];
     let time = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
     match poll(&mut fds, time) {
-        // A resize is a signal too.
         Ok(0) | Err(Errno::EINTR) => return Ok(true),
         Ok(_) => {}
         Err(err) => return Err(err.into()),
