@@ -26,8 +26,8 @@ const KNOWN: u64 = 16 * MIB;
 /// Set for the tests that are processes of others.
 const PLAYS: &str = "ELASTIC_MEM_TEST_PLAYS";
 
-/// The lines that were logged. One that says that `broken` leaves what is known panics: that happens in the sampler's
-/// thread, while its grant is below what it is about to use.
+/// The lines that were logged. One that says that `broken` leaves what is known, or on a busy host that it met its limit
+/// before that was seen, panics: that happens in the sampler's thread, while its grant is below what it is about to use.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<String>>>);
 
@@ -36,9 +36,10 @@ impl<S: tracing::Subscriber> Layer<S> for Log {
         let mut line = Line(event.metadata().level().to_string());
         event.record(&mut line);
         self.0.lock().expect("log").push(line.0.clone());
-        let is_outside = line.0.contains("uses more than any run");
+        let texts = ["uses more than any run", "met its limit"];
+        let is_note = texts.iter().any(|text| line.0.contains(text));
         assert!(
-            !(is_outside && line.0.contains("broken")),
+            !(is_note && line.0.contains("broken")),
             "a logger that panics"
         );
     }
