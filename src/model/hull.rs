@@ -160,6 +160,22 @@ pub struct Hulls {
     pub file: Hull,
 }
 
+impl Hulls {
+    /// All memory that is charged, over time.
+    pub fn sum(&self) -> Hull {
+        let width = self.held.width.max(self.file.width);
+        let (held, file) = (self.held.widened(width), self.file.widened(width));
+        let at = |hull: &Hull, bin: usize| hull.bins.get(bin).map_or(0, |bytes| bytes.get());
+        let bins = 0..held.bins.len().max(file.bins.len());
+        Hull {
+            width,
+            bins: bins
+                .map(|bin| Bytes::new(at(&held, bin).saturating_add(at(&file, bin))))
+                .collect(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

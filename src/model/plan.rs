@@ -26,10 +26,14 @@ pub struct Forecast {
     pub clock: Clock,
     /// Whether runs kept to the hull of the others: only then can it be replayed.
     pub trusted: bool,
+    /// Whether runs grew as the others foresee: then what those never had at such a time is not to be reckoned with.
+    pub foreseen: bool,
     /// All memory that is charged: the hull of what cannot be dropped, and of the page cache.
     pub hull: Hull,
     /// The largest usage of any run of the class.
     pub most: Bytes,
+    /// Most growth within 4 ms of any run.
+    pub jump: Bytes,
     /// Most growth within 20 ms of any run.
     pub burst: Bytes,
     /// How requests are put into classes by their input.

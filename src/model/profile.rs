@@ -43,6 +43,9 @@ pub struct Digest {
     pub file_peak: Bytes,
     /// Largest usage, by the kernel's own counter where there is one.
     pub usage_peak: Bytes,
+    /// Most growth within 4 ms; none where nobody looked that often.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jump: Option<Bytes>,
     /// Most growth within 20 ms; none where nobody looked that often.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<Bytes>,
@@ -77,13 +80,12 @@ pub struct Quantiles {
     pub max: Bytes,
 }
 
-/// How often a run would have left the barrelled hull of the others (leave one out). After the last bin of the others
-/// their largest value is what they have.
+/// How often a run was not as the others had it (leave one out).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Confidence {
     /// Complete runs that were left out, one after the other; 0 if there is but one.
     pub runs: u32,
-    /// Those that exceeded the barrelled hull of the rest at some moment.
+    /// Those that were not, at some moment.
     pub violations: u32,
     /// By how much, at most.
     pub worst: Bytes,
@@ -106,6 +108,9 @@ pub struct ClassProfile {
     pub cold_file_peak: Option<Quantiles>,
     /// Peaks of usage.
     pub usage_peak: Quantiles,
+    /// Most growth of any run within 4 ms; none where nobody looked that often.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jump: Option<Bytes>,
     /// Most growth within 20 ms of any run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<Bytes>,
@@ -114,14 +119,21 @@ pub struct ClassProfile {
     pub duration: Duration,
     /// Hulls over wall time. That of the page cache is of the runs of `file_peak`.
     pub wall: Hulls,
-    /// Leave-one-out check of the hull over wall time.
+    /// Leave-one-out check of the hull over wall time: whether runs kept to the barrelled hull of the rest. After the last
+    /// bin of the rest their largest value is what they have.
     pub wall_confidence: Confidence,
+    /// The same of growth: whether runs grew, at moments at which they used about as much as the rest, no more than these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wall_growth: Option<Confidence>,
     /// Hulls over CPU time, if every run has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_cpu: Option<Hulls>,
     /// Leave-one-out check of the hull over CPU time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_confidence: Option<Confidence>,
+    /// Leave-one-out check of growth over CPU time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_growth: Option<Confidence>,
     /// What requests were seen to do with memory, at most.
     #[serde(flatten)]
     pub seen: Seen,

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::learn::{LEAST_RUNS, choose, trusted};
+use super::learn::{LEAST_RUNS, choose, foreseen, trusted};
 use super::settings::FunctionSettings;
 use super::step::{largest_of, pad_of};
 use crate::model::plan::{Clock, Forecast, Margins, Plan};
-use crate::model::profile::{ClassProfile, Hull, Hulls, Profile};
+use crate::model::profile::{ClassProfile, Profile};
 use crate::model::{Bytes, ClassName, Mode, Origin, Setting};
 use crate::policy::reasons::Reasons;
 
@@ -200,33 +200,22 @@ fn forecast(profile: &Profile, class: &ClassProfile) -> Forecast {
         Some((hulls, _)) => (Clock::Cpu, hulls),
         None => (Clock::Wall, &class.wall),
     };
+    // Where nobody looked that often, all of it may have come at once.
+    let burst = class.burst.unwrap_or(class.usage_peak.max);
     Forecast {
         clock,
         trusted: trusted(class) == Some(clock),
-        hull: sum(hulls),
+        foreseen: foreseen(class, clock),
+        hull: hulls.sum(),
         most: class.usage_peak.max,
-        // Where nobody looked that often, all of it may have come at once.
-        burst: class.burst.unwrap_or(class.usage_peak.max),
+        jump: class.jump.unwrap_or(burst).min(burst),
+        burst,
         bins: profile.bins.clone(),
         classes: profile
             .classes
             .iter()
             .filter(|(_, class)| class.runs >= LEAST_RUNS)
             .map(|(name, class)| (name.clone(), class.usage_peak.max))
-            .collect(),
-    }
-}
-
-/// All memory that is charged, over time.
-fn sum(hulls: &Hulls) -> Hull {
-    let width = hulls.held.width.max(hulls.file.width);
-    let (held, file) = (hulls.held.widened(width), hulls.file.widened(width));
-    let at = |hull: &Hull, bin: usize| hull.bins.get(bin).map_or(0, |bytes| bytes.get());
-    let bins = 0..held.bins.len().max(file.bins.len());
-    Hull {
-        width,
-        bins: bins
-            .map(|bin| Bytes::new(at(&held, bin).saturating_add(at(&file, bin))))
             .collect(),
     }
 }

@@ -38,10 +38,6 @@ pub fn choose<'a>(
 /// wall time if there is no difference. `None` if by either more than 1 of 10 did, or there are fewer than
 /// [`LEAST_RUNS`]: then the peaks may be used, and the hull may not.
 pub fn trusted(class: &ClassProfile) -> Option<Clock> {
-    let passes = |confidence: &Confidence| {
-        confidence.runs >= LEAST_RUNS
-            && confidence.violations.saturating_mul(ONE_OF) <= confidence.runs
-    };
     let wall = Some((class.wall_confidence, Clock::Wall));
     let cpu = class.cpu_confidence.map(|cpu| (cpu, Clock::Cpu));
     // Of equal ones the first is the least.
@@ -50,4 +46,17 @@ pub fn trusted(class: &ClassProfile) -> Option<Clock> {
         .filter(|(confidence, _)| passes(confidence))
         .min_by_key(|(confidence, _)| confidence.violations)
         .map(|(_, clock)| clock)
+}
+
+/// Whether runs of a class grew as the others foresee, by this clock: no more than 1 of 10 did otherwise.
+pub fn foreseen(class: &ClassProfile, clock: Clock) -> bool {
+    let growth = match clock {
+        Clock::Wall => class.wall_growth,
+        Clock::Cpu => class.cpu_growth,
+    };
+    growth.is_some_and(|growth| passes(&growth))
+}
+
+fn passes(confidence: &Confidence) -> bool {
+    confidence.runs >= LEAST_RUNS && confidence.violations.saturating_mul(ONE_OF) <= confidence.runs
 }

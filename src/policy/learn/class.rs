@@ -6,9 +6,13 @@ use crate::model::profile::{BinWidth, ClassProfile, Confidence, Digest, Hull, Hu
 
 use super::Rules;
 use super::barrel::barrel;
+use super::rises::{JITTER, Rises};
 
 /// A page cache that is larger than the smallest one by less is no sign of a cold start.
 const LEAST_COLD: Bytes = Bytes::new(8 << 20);
+
+/// So many of the newest runs are looked at for whether they grew as the rest foresees.
+const MOST_LEFT_OUT: usize = 32;
 
 /// What the runs of a class have in common; `None` if none of them is complete.
 pub(super) fn profile(runs: &[&Digest], rules: &Rules) -> Option<ClassProfile> {
@@ -42,6 +46,7 @@ pub(super) fn profile(runs: &[&Digest], rules: &Rules) -> Option<ClassProfile> {
         file_peak: file_peak(&warm)?,
         cold_file_peak: file_peak(&cold),
         usage_peak: peaks(|run| run.usage_peak)?,
+        jump: runs.iter().filter_map(|run| run.jump).max(),
         burst: runs.iter().filter_map(|run| run.burst).max(),
         seen: runs
             .iter()
@@ -49,6 +54,7 @@ pub(super) fn profile(runs: &[&Digest], rules: &Rules) -> Option<ClassProfile> {
             .fold(Seen::default(), Seen::merge),
         duration: complete.iter().map(|run| run.duration).max()?,
         wall_confidence: wall.confidence(&complete_runs, rules),
+        wall_growth: growth(runs.iter().map(|run| &run.wall), &complete_runs, rules),
         wall: Hulls {
             held: wall.hull(),
             file: hull_of(warm.iter().map(|run| &run.wall.file)),
@@ -56,6 +62,9 @@ pub(super) fn profile(runs: &[&Digest], rules: &Rules) -> Option<ClassProfile> {
         cpu_confidence: by_cpu
             .as_ref()
             .map(|(envelope, _)| envelope.confidence(&complete_runs, rules)),
+        cpu_growth: by_cpu
+            .as_ref()
+            .and_then(|(_, hulls)| growth(hulls.iter().copied(), &complete_runs, rules)),
         by_cpu: by_cpu.map(|(envelope, _)| Hulls {
             held: envelope.hull(),
             file: hull_of(
@@ -87,6 +96,41 @@ fn quantiles(mut values: Vec<Bytes>, largest: Option<Bytes>) -> Option<Quantiles
         p99: at(99)?,
         max: largest?,
     })
+}
+
+/// Leaves out one of the newest runs after the other, and looks whether it grew as the rest foresees.
+fn growth<'a>(
+    runs: impl Iterator<Item = &'a Hulls>,
+    counts: &[bool],
+    rules: &Rules,
+) -> Option<Confidence> {
+    let sums: Vec<Hull> = runs.map(Hulls::sum).collect();
+    let envelope = Envelope::of(sums.iter());
+    let left_out = envelope.hulls.iter().enumerate().zip(counts);
+    let left_out = left_out.filter(|(_, counts)| **counts).rev();
+    let mut confidence = Confidence::default();
+    for ((run, hull), _) in left_out.take(MOST_LEFT_OUT) {
+        let worst = unforeseen(hull, envelope.without(run), rules);
+        confidence.runs += 1;
+        confidence.violations += u32::from(worst > Bytes::ZERO);
+        confidence.worst = confidence.worst.max(worst);
+    }
+    (confidence.runs > 1).then_some(confidence)
+}
+
+/// By how much a run grew more than others foresee that used about as much.
+fn unforeseen(run: &Hull, rest: Hull, rules: &Rules) -> Bytes {
+    let width = run.width.as_duration();
+    let most = rest.largest().unwrap_or_default();
+    let rest = Rises::of(rest, width.saturating_mul(2), most);
+    let pairs = run.bins.iter().zip(run.bins.iter().skip(1));
+    let worst = (0_u32..).zip(pairs).map(|(bin, (now, next))| {
+        let time = width.saturating_mul(bin);
+        let rise = rest.foreseen(time, JITTER, *now);
+        let most = Bytes::new(now.get().saturating_add(rise.get()));
+        next.saturating_sub(rules.buffer.above(most))
+    });
+    worst.max().unwrap_or_default()
 }
 
 fn hull_of<'a>(hulls: impl Iterator<Item = &'a Hull>) -> Hull {

@@ -9,7 +9,9 @@ use crate::model::trace::{Context, End, Sample, Trace};
 /// and the time for that grows with the number of bins.
 pub const MOST_BINS: usize = 128;
 
-/// Growth is counted over so many microseconds: what happens until a look has led to something, on a busy host.
+/// Growth is counted over so many microseconds: what happens until a look has led to something, with looks in time and on
+/// a busy host.
+const JUMP: u64 = 4_000;
 const BURST: u64 = 20_000;
 /// Between samples that are further apart nobody knows how fast memory grew.
 const LONGEST_GAP: u64 = 40_000;
@@ -46,6 +48,7 @@ pub fn digest(trace: &Trace, finest: BinWidth) -> Result<Digest, NoDigest> {
     let kernel_peak = trace.end.and_then(|end| end.peak);
     let features = context.features.iter();
     let cpu = trace.cpu_time();
+    let usages = usages(&trace.samples, &moments);
     Ok(Digest {
         run: context.run.clone(),
         class: context.class.clone(),
@@ -59,7 +62,8 @@ pub fn digest(trace: &Trace, finest: BinWidth) -> Result<Digest, NoDigest> {
         held_peak,
         file_peak: Bytes::new(largest(|moment| moment.file)),
         usage_peak: held_peak.max(usage_peak.max(kernel_peak).unwrap_or_default()),
-        burst: burst(&moments).map(Bytes::new),
+        jump: growth(&usages, JUMP).map(Bytes::new),
+        burst: growth(&usages, BURST).map(Bytes::new),
         complete: trace.end.is_some_and(|end| complete(&end)),
         placement: placement(trace, context, &moments),
         seen: trace.end.map(|end| end.seen).unwrap_or_default(),
@@ -140,25 +144,48 @@ fn moments(samples: &[Sample]) -> Option<Vec<Moment>> {
     )
 }
 
-/// The most growth within [`BURST`]; none if no two samples are that close.
-fn burst(moments: &[Moment]) -> Option<u64> {
-    let usage = |moment: &Moment| moment.held.saturating_add(moment.file);
+/// What was used, by the moments at which it was read: usage is read more often than what it is made of.
+fn usages(samples: &[Sample], moments: &[Moment]) -> Vec<(u64, u64)> {
+    let times = moments.iter().map(|moment| moment.wall);
+    let read = samples.iter().zip(times);
+    let read: Vec<(u64, u64)> = read
+        .filter_map(|(sample, wall)| Some((wall, sample.usage?.get())))
+        .collect();
+    match read.is_empty() {
+        false => read,
+        true => moments
+            .iter()
+            .map(|moment| (moment.wall, moment.held.saturating_add(moment.file)))
+            .collect(),
+    }
+}
+
+/// The most growth within so many microseconds; none if no two samples are that close.
+fn growth(usages: &[(u64, u64)], within: u64) -> Option<u64> {
     let mut most = None;
     let mut first = 0;
-    for (last, now) in moments.iter().enumerate() {
-        while first < last
-            && moments
-                .get(first)
-                .is_some_and(|m| now.wall - m.wall > BURST)
-        {
+    for (last, (now, usage)) in usages.iter().enumerate() {
+        let is_before = |index| {
+            usages
+                .get(index)
+                .is_some_and(|(then, _)| now - then > within)
+        };
+        while first < last && is_before(first) {
             first += 1;
         }
-        let window = moments.get(first..last)?;
-        // The value before the window held at its begin, unless nobody looked for long.
-        let before = first.checked_sub(1).and_then(|before| moments.get(before));
-        let before = before.filter(|before| now.wall - before.wall <= LONGEST_GAP);
-        let least = window.iter().chain(before).map(usage).min();
-        most = most.max(least.map(|least| usage(now).saturating_sub(least)));
+        let window = usages.get(first..last)?;
+        let least = window.iter().map(|(_, usage)| *usage).min();
+        // The value before the window held at its begin, unless nobody looked for long. Of what came since then half as
+        // much again came within the window as if it had come evenly, at most.
+        let before = first.checked_sub(1).and_then(|before| usages.get(before));
+        let before = before.filter(|(then, _)| now - then <= LONGEST_GAP);
+        let since = before.map(|(then, before)| {
+            let grown = u128::from(usage.saturating_sub(*before));
+            let part = grown * u128::from(within) * 3 / u128::from(2 * (now - then)).max(1);
+            u64::try_from(part.min(grown)).unwrap_or(u64::MAX)
+        });
+        let grown = least.map(|least| usage.saturating_sub(least));
+        most = most.max(grown.max(since));
     }
     most
 }

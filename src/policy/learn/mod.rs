@@ -10,6 +10,7 @@ mod choose;
 mod class;
 mod digest;
 mod digests;
+mod rises;
 
 #[cfg(test)]
 mod properties;
@@ -18,9 +19,10 @@ mod tests;
 
 pub use barrel::{Buffer, Sizes, barrel};
 pub use bins::candidates;
-pub use choose::{LEAST_RUNS, choose, trusted};
+pub use choose::{LEAST_RUNS, choose, foreseen, trusted};
 pub use digest::{MOST_BINS, NoDigest, digest};
 pub use digests::{Digests, MOST_KEPT, MOST_KEPT_ALIKE};
+pub use rises::{JITTER, Moment, Rises};
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -71,6 +71,11 @@ impl Growth {
         Bytes::new(u64::try_from(bytes).unwrap_or(u64::MAX))
     }
 
+    /// What was used at the last look.
+    pub(super) fn usage(&self) -> Bytes {
+        self.last.map(|(_, usage)| usage).unwrap_or_default()
+    }
+
     /// The time until the next look has led to something.
     pub(super) fn reaction(&self) -> Duration {
         self.reaction

@@ -293,7 +293,7 @@ impl Guard {
         step
     }
 
-    /// A request begins, of this class or with an input of this size: the most that it may need is granted at once.
+    /// A request begins, of this class or with an input of this size: the most that it may need at once is granted.
     pub fn begin(
         &mut self,
         at: Duration,
@@ -318,7 +318,11 @@ impl Guard {
         if self.holds > 0 || self.stance != Stance::Following {
             return None;
         }
-        self.follow(at, self.known(), Cause::Work)
+        let want = match self.mode {
+            Mode::Elastic => self.soon(self.growth.usage()),
+            _ => self.known(),
+        };
+        self.follow(at, want, Cause::Work)
     }
 
     /// The request has ended.
@@ -493,10 +497,9 @@ impl Guard {
                 .map_or(self.largest, |limit| limit.max(above(pad.max(ahead))))
                 .min(self.largest),
             Mode::Elastic => {
-                let rise = outlook.map_or(Bytes::ZERO, |outlook| {
-                    let sudden = outlook.sudden(self.growth.reaction());
-                    outlook.rise(look.at, look.cpu, look.usage).max(sudden)
-                });
+                let reaction = self.growth.reaction();
+                let rise = outlook.map(|outlook| outlook.growth(look, reaction));
+                let rise = rise.unwrap_or_default();
                 // A request of a class that needs little may be of another one.
                 above(pad.max(ahead).max(rise)).min(self.largest)
             }

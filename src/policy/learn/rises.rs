@@ -1,0 +1,84 @@
+//! How a hull grows: what a run is told of the time that comes.
+
+use std::time::Duration;
+
+use super::barrel::{Buffer, barrel};
+use crate::model::Bytes;
+use crate::model::profile::Hull;
+
+/// Moments of a hull count for so many percent of the time around them: runs are faster and slower than each other. Run
+/// times of one function vary by 17 to 48 % on a busy host.
+pub const JITTER: u32 = 15;
+/// A moment of a hull says something of a run that uses about as much: it may differ by this share of the peak.
+const LEVEL_SHARE: u64 = 6;
+/// ... or so much.
+const LEVEL: u64 = 16 << 20;
+
+/// A moment of a hull.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// The most that was used then.
+    pub value: Bytes,
+    /// How much more that was at most within the lead.
+    pub rise: Bytes,
+}
+
+/// A hull and how much each of its moments is followed by.
+#[derive(Debug, Clone)]
+pub struct Rises {
+    hull: Hull,
+    rises: Vec<Bytes>,
+    level: u64,
+}
+
+impl Rises {
+    /// Of a hull with this peak, looked at so far ahead: at least one of its bins.
+    pub fn of(hull: Hull, lead: Duration, most: Bytes) -> Self {
+        let ahead = barrel(&hull, lead, &Buffer::NONE);
+        let pairs = hull.bins.iter().zip(&ahead.bins);
+        let rises = pairs.map(|(now, then)| then.saturating_sub(*now)).collect();
+        Self {
+            hull,
+            rises,
+            level: LEVEL.max(most.get() / LEVEL_SHARE),
+        }
+    }
+
+    /// Usages that differ by no more are about the same.
+    pub fn level(&self) -> u64 {
+        self.level
+    }
+
+    /// The moments within so many percent of this time, and a bin on either side.
+    pub fn around(&self, time: Duration, percent: u32) -> impl Iterator<Item = Moment> + '_ {
+        let width = u128::from(self.hull.width.micros());
+        let bin = |percent: u32| {
+            let micros = time.as_micros() * u128::from(percent) / 100;
+            usize::try_from(micros / width).unwrap_or(usize::MAX)
+        };
+        let first = bin(100_u32.saturating_sub(percent)).saturating_sub(1);
+        let last = bin(100_u32.saturating_add(percent)).saturating_add(1);
+        let moments = self.hull.bins.iter().zip(&self.rises);
+        moments
+            .skip(first)
+            .take(last.saturating_sub(first).saturating_add(1))
+            .map(|(value, rise)| Moment {
+                value: *value,
+                rise: *rise,
+            })
+    }
+
+    /// How much those grew, about now, that used about as much, or passed by that much.
+    pub fn foreseen(&self, time: Duration, percent: u32, usage: Bytes) -> Bytes {
+        let rises = self.around(time, percent).map(|moment| {
+            let top = moment.value.get().saturating_add(moment.rise.get());
+            let is_alike = moment.value.get().abs_diff(usage.get()) <= self.level;
+            match is_alike {
+                true => moment.rise.get(),
+                false if moment.value < usage => top.saturating_sub(usage.get()),
+                false => 0,
+            }
+        });
+        Bytes::new(rises.max().unwrap_or(0))
+    }
+}
