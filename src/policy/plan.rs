@@ -280,18 +280,22 @@ impl Reasons {
             Clock::Cpu => class.cpu_confidence,
         }
         .unwrap_or_default();
-        let (word, clock) = match (forecast.trusted, forecast.clock) {
-            (true, Clock::Wall) => ("trusted", "wall time"),
-            (true, Clock::Cpu) => ("trusted", "CPU time"),
-            (false, Clock::Wall) => ("of growth alone", "wall time"),
-            (false, Clock::Cpu) => ("of growth alone", "CPU time"),
+        let word = match (forecast.trusted, forecast.foreseen) {
+            (true, _) => "trusted",
+            (false, true) => "of growth alone",
+            (false, false) => "of growth alone, with caution",
         };
+        let (clock, growth) = match forecast.clock {
+            Clock::Wall => ("wall time", class.wall_growth),
+            Clock::Cpu => ("CPU time", class.cpu_growth),
+        };
+        let growth = growth.unwrap_or_default();
         self.add(
             "forecast",
             format!("{word}, by {clock}"),
             format!(
-                "{} of {} runs left the barrelled hull of the others",
-                confidence.violations, confidence.runs
+                "{} of {} runs left the barrelled hull of the others, {} of {} grew otherwise than they foresee",
+                confidence.violations, confidence.runs, growth.violations, growth.runs
             ),
             "more runs; classes of inputs that differ",
         );

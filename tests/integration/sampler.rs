@@ -73,11 +73,13 @@ fn plan() -> Plan {
         forecast: Some(Forecast {
             clock: Clock::Wall,
             trusted: true,
+            foreseen: true,
             hull: Hull {
                 bins: vec![most; 50],
                 ..Hull::default()
             },
             most,
+            jump: Bytes::ZERO,
             burst: Bytes::ZERO,
             bins: None,
             classes: [].into(),

@@ -99,6 +99,7 @@ fn digests() -> impl Strategy<Value = Vec<Digest>> {
             features: BTreeMap::from([("n".to_owned(), if number % 5 == 0 { 0.1 } else { 3.7 })]),
             duration: Duration::from_millis(20),
             cpu: Some(Duration::from_millis(peak)),
+            jump: Some(Bytes::new(peak / 9)),
             burst: Some(Bytes::new(peak / 3)),
             held_peak: Bytes::new(peak),
             file_peak: Bytes::new(number as u64),

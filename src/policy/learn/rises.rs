@@ -82,3 +82,45 @@ impl Rises {
         Bytes::new(rises.max().unwrap_or(0))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// Of bins of 20 ms, looked at one bin ahead.
+    fn rises(bins: &[u64]) -> Rises {
+        let hull = Hull {
+            bins: bins.iter().map(|mib| Bytes::new(mib * MIB)).collect(),
+            ..Hull::default()
+        };
+        let most = hull.largest().unwrap();
+        Rises::of(hull, Duration::from_millis(20), most)
+    }
+
+    fn foreseen(rises: &Rises, millis: u64, percent: u32, usage: u64) -> u64 {
+        let time = Duration::from_millis(millis);
+        let rise = rises.foreseen(time, percent, Bytes::new(usage * MIB));
+        rise.get() / MIB
+    }
+
+    #[test]
+    fn a_rise_counts_about_its_time_and_at_its_level() {
+        let mut bins = [10; 30];
+        bins[20..].fill(90);
+        let rises = rises(&bins);
+        // At 380 ms the others rise: 15 % around that are 57 ms, and a bin.
+        assert_eq!(foreseen(&rises, 380, 15, 10), 80);
+        assert_eq!(foreseen(&rises, 340, 15, 10), 80);
+        assert_eq!(foreseen(&rises, 300, 15, 10), 0);
+        assert_eq!(foreseen(&rises, 300, 30, 10), 80);
+        // A level is 16 MiB wide here.
+        assert_eq!(foreseen(&rises, 380, 15, 26), 80);
+        // On the way.
+        assert_eq!(foreseen(&rises, 380, 15, 27), 63);
+        assert_eq!(foreseen(&rises, 380, 15, 120), 0);
+        // Long after their end nobody knows.
+        assert_eq!(foreseen(&rises, 2_000, 15, 10), 0);
+    }
+}

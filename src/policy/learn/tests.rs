@@ -49,6 +49,7 @@ fn run(name: &str, bins: &[u64]) -> Digest {
         features: BTreeMap::new(),
         duration: hull(bins).end(),
         cpu: None,
+        jump: None,
         burst: None,
         held_peak: peak,
         file_peak: Bytes::ZERO,
@@ -203,6 +204,55 @@ fn lead_and_buffer_count_in_the_leave_one_out_check() {
         ..exact()
     };
     assert_eq!(violations(&buffer), (0, Some(Clock::Wall)));
+}
+
+#[test]
+fn growth_is_foreseen_where_others_grew_from_there() {
+    const MIB: u64 = 1 << 20;
+    // Rises after so many bins, in one of them.
+    let rising = |name: &str, at: usize| {
+        let bins: Vec<u64> = (0..50).map(|bin| if bin < at { 10 } else { 60 }).collect();
+        let bins: Vec<u64> = bins.into_iter().map(|mib| mib * MIB).collect();
+        run(name, &bins)
+    };
+    let growth = |runs: &[(&str, usize)]| {
+        let runs = runs.iter().map(|(name, at)| rising(name, *at));
+        let profile = learned(runs, &Rules::default());
+        let class = profile.classes.values().next().unwrap().clone();
+        let wall = class.wall_growth.unwrap();
+        (
+            wall.violations,
+            foreseen(&class, Clock::Wall),
+            trusted(&class),
+        )
+    };
+    // The hull of the others is left by the first of them, by more than the lead: it cannot be replayed.
+    assert_eq!(growth(&[("a", 20), ("b", 23), ("c", 23)]), (0, true, None));
+    // At a time at which nobody else grew; and the hull with that run has the others' rise at its time alone.
+    assert_eq!(growth(&[("a", 10), ("b", 23), ("c", 23)]), (3, false, None));
+    // One run says nothing.
+    let profile = learned([rising("a", 20)], &Rules::default());
+    let class = profile.classes.values().next().unwrap();
+    assert!(class.wall_growth.is_none() && !foreseen(class, Clock::Wall));
+}
+
+#[test]
+fn what_came_at_once_is_counted_by_usage() {
+    let row = |micros: u64, usage: u64| format!("{micros},{usage},,,,,0");
+    let growth = |rows: &[(u64, u64)]| {
+        let rows: Vec<String> = rows.iter().map(|(at, usage)| row(*at, *usage)).collect();
+        let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
+        let digest = digested(&rows);
+        (digest.jump.map(Bytes::get), digest.burst.map(Bytes::get))
+    };
+    // Every 2 ms, 10 bytes each: those of three of them, and of eleven.
+    let even: Vec<(u64, u64)> = (0..30).map(|n| (n * 2_000, n * 10)).collect();
+    assert_eq!(growth(&even), (Some(30), Some(110)));
+    // Between two looks half as much again as evenly: 6 of 10 ms, 30 of 40 ms.
+    assert_eq!(growth(&[(0, 0), (10_000, 100)]), (Some(60), Some(100)));
+    assert_eq!(growth(&[(0, 0), (40_000, 100)]), (Some(15), Some(75)));
+    // Nobody knows.
+    assert_eq!(growth(&[(0, 0), (50_000, 100)]), (None, None));
 }
 
 #[test]

@@ -72,13 +72,15 @@ fn hull(runs: &[&Run], time: impl Fn(&Sample) -> Duration) -> Hull {
     hull
 }
 
-fn burst(runs: &[&Run]) -> Bytes {
+/// Most growth within so many milliseconds.
+fn growth(runs: &[&Run], within: u64) -> Bytes {
+    let within = Duration::from_millis(within);
     let mut most = Bytes::ZERO;
     for run in runs {
         for (index, now) in run.iter().enumerate() {
             let earlier = run[..index].iter().rev();
-            let within = earlier.take_while(|then| now.0 - then.0 <= Duration::from_millis(20));
-            let least = within.map(|then| then.1).min().unwrap_or(now.1);
+            let window = earlier.take_while(|then| now.0 - then.0 <= within);
+            let least = window.map(|then| then.1).min().unwrap_or(now.1);
             most = most.max(now.1.saturating_sub(least));
         }
     }
@@ -93,7 +95,7 @@ struct Outcome {
 }
 
 /// Looks every 2 ms, as on cgroup v2.
-fn follow(run: &Run, others: &[&Run], mode: Mode, trusted: bool) -> Outcome {
+fn follow(run: &Run, others: &[&Run], mode: Mode, foreseen: bool) -> Outcome {
     let most = others
         .iter()
         .flat_map(|run| run.iter().map(|s| s.1))
@@ -115,10 +117,12 @@ fn follow(run: &Run, others: &[&Run], mode: Mode, trusted: bool) -> Outcome {
         },
         forecast: Some(Forecast {
             clock: Clock::Cpu,
-            trusted,
+            trusted: foreseen,
+            foreseen,
             hull: hull(others, |sample| sample.2),
             most,
-            burst: burst(others),
+            jump: growth(others, 4),
+            burst: growth(others, 20),
             bins: None,
             classes: BTreeMap::new(),
         }),
@@ -174,14 +178,14 @@ fn i10_recorded_functions_never_meet_their_grant() {
                 .enumerate()
                 .filter_map(|(other, run)| (other != number).then_some(run))
                 .collect();
-            for (mode, trusted) in [
+            for (mode, foreseen) in [
                 (Mode::Static, true),
                 (Mode::Elastic, true),
                 (Mode::Elastic, false),
             ] {
-                let outcome = follow(run, &others, mode, trusted);
+                let outcome = follow(run, &others, mode, foreseen);
                 let slack = outcome.slack;
-                assert!(slack > 0, "{name} {number} {mode} {trusted}: {slack}");
+                assert!(slack > 0, "{name} {number} {mode} {foreseen}: {slack}");
                 if mode == Mode::Elastic {
                     ratios.push((name, outcome.granted / outcome.used));
                 }

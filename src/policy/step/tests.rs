@@ -39,11 +39,13 @@ fn plan(mode: Mode) -> Plan {
         forecast: Some(Forecast {
             clock: Clock::Wall,
             trusted: true,
+            foreseen: true,
             hull: Hull {
                 bins: vec![most; 50],
                 ..Hull::default()
             },
             most,
+            jump: mib(5),
             burst: mib(20),
             bins: None,
             classes: [("large", 100), ("small", 20)]
@@ -112,15 +114,39 @@ fn a_grant_keeps_its_distance() {
 #[test]
 fn what_may_come_at_once_has_room_before_it_comes() {
     let mut plan = plan(Mode::Elastic);
-    plan.forecast.as_mut().unwrap().burst = mib(60);
+    let forecast = plan.forecast.as_mut().unwrap();
+    (forecast.jump, forecast.burst) = (mib(16), mib(60));
     let mut container = Container::new(&plan);
-    // Half as much again as a fifth: 4 of 20 ms.
+    // A quarter more than within 4 ms.
     container.uses(10, 2);
-    assert_eq!(container.grant(), Some(28));
-    // The more the later looks are, and never more than all of it.
+    assert_eq!(container.grant(), Some(30));
+    // The more the later looks are: 16 ms.
     container.at += 6;
     container.uses(10, 2);
-    assert_eq!(container.grant(), Some(70));
+    assert_eq!(container.grant(), Some(72));
+}
+
+#[test]
+fn what_never_comes_at_such_a_time_has_no_room() {
+    let mut plan = plan(Mode::Elastic);
+    let forecast = plan.forecast.as_mut().unwrap();
+    (forecast.jump, forecast.burst) = (mib(16), mib(60));
+    // 20 MiB for 200 ms.
+    for bin in forecast.hull.bins.iter_mut().take(10) {
+        *bin = mib(20);
+    }
+    let mut container = Container::new(&plan);
+    container.uses(20, 60);
+    assert_eq!(container.grant(), Some(28));
+    // What the others used is no news at any time,
+    let mut other = Container::new(&plan);
+    other.uses(4, 60);
+    assert_eq!(other.grant(), Some(20));
+    // and where runs are not like each other it may come whenever it likes.
+    plan.forecast.as_mut().unwrap().foreseen = false;
+    let mut container = Container::new(&plan);
+    container.uses(20, 60);
+    assert_eq!(container.grant(), Some(40));
 }
 
 #[test]
@@ -134,19 +160,23 @@ fn a_rise_that_is_foreseen_is_granted_before_it_comes() {
     }
     let mut container = Container::new(&plan);
     container.uses(20, 100);
-    assert_eq!(container.grant(), Some(32));
+    assert_eq!(container.grant(), Some(28));
     // All of it, and no more than they ever grew at once.
     container.uses(20, 80);
     assert_eq!(container.grant(), Some(60));
-    // At another level it says nothing,
+    // Whoever is on the way there has the rest of it,
     let mut other = Container::new(&plan);
     other.uses(45, 180);
-    assert_eq!(other.grant(), Some(57));
-    // but for runs that do not keep to the hull of each other: what they used then may come now.
-    plan.forecast.as_mut().unwrap().trusted = false;
+    assert_eq!(other.grant(), Some(60));
+    // and beyond it says nothing,
+    let mut other = Container::new(&plan);
+    other.uses(80, 180);
+    assert_eq!(other.grant(), Some(88));
+    // but for runs that do not grow as the others foresee: what they used then may come now.
+    plan.forecast.as_mut().unwrap().foreseen = false;
     let mut other = Container::new(&plan);
     other.uses(20, 100);
-    assert_eq!(other.grant(), Some(32));
+    assert_eq!(other.grant(), Some(28));
     other.uses(20, 300);
     assert_eq!(other.grant(), Some(60));
 }
@@ -269,7 +299,7 @@ fn an_idle_container_is_shrunk_and_raised_at_the_first_activity() {
 }
 
 #[test]
-fn a_request_has_what_its_class_needs_before_it_begins() {
+fn a_request_has_what_its_class_needs_at_once_before_it_begins() {
     let mut container = Container::new(&plan(Mode::Elastic));
     container.look.idle = true;
     container.uses(10, 500);
@@ -283,9 +313,9 @@ fn a_request_has_what_its_class_needs_before_it_begins() {
     container.at = 502;
     container.uses(10, 100);
     assert_eq!(container.grant(), Some(18));
-    // Without a class it may be any.
+    // Without a class it may be any, and none of them ever grew faster.
     let granted = container.guard.begin(ms(700), None, None);
-    assert_eq!(granted, Some(Some(mib(108))));
+    assert_eq!(granted, Some(Some(mib(30))));
 }
 
 /// I4.
@@ -308,9 +338,9 @@ fn i4_a_limit_that_somebody_else_wrote_is_left_alone() {
     container.look.limit = Some(limit_of(mib(512)));
     let step = container.uses(50, 2);
     assert_eq!(step.note, Some(Note::Restored));
-    assert_eq!(step.grant, Some(Some(mib(70))));
+    assert_eq!(step.grant, Some(Some(mib(75))));
     // What it wrote itself is its own.
-    container.look.limit = Some(limit_of(mib(70)));
+    container.look.limit = Some(limit_of(mib(75)));
     assert_eq!(container.uses(50, 2).note, None);
 }
 
