@@ -16,7 +16,7 @@ use std::time::Duration;
 use elastic_mem::config::Config;
 use elastic_mem::model::plan::Plan;
 use elastic_mem::model::profile::{BinWidth, Digest};
-use elastic_mem::model::trace::Trace;
+use elastic_mem::model::trace::{Phase, Sample, Trace};
 use elastic_mem::model::{Bytes, MemoryLimit, Mode, Origin, Setting};
 use elastic_mem::policy::learn::{Digests, LEAST_RUNS, Rules, digest, learn};
 use elastic_mem::policy::plan::{Request, plan};
@@ -84,6 +84,8 @@ struct Moment {
 }
 
 struct Run {
+    /// It served requests one after the other, and rested in between.
+    kept: bool,
     moments: Vec<Moment>,
     digest: Digest,
     ceiling: Bytes,
@@ -120,7 +122,9 @@ impl Run {
         let twice = Bytes::new(digest.usage_peak.get().next_power_of_two() * 2);
         let ceiling = context.ceiling.unwrap_or(twice);
         let moments = moments.collect();
+        let kept = |sample: &Sample| sample.phase == Some(Phase::KeepAlive);
         let run = Self {
+            kept: trace.samples.iter().any(kept),
             moments,
             digest,
             ceiling,
@@ -428,6 +432,7 @@ fn follow_all(runs: &[Run], version: u8, lateness: &Lateness) -> Result<Case, Bo
 
 /// A line of the table, and what means are made of.
 struct Row {
+    kept: bool,
     seconds: f64,
     peak: f64,
     foreseen: f64,
@@ -482,6 +487,7 @@ fn judge(name: &str, runs: &[Run]) -> Result<Row, Box<dyn Error>> {
     }
     println!("{row}{cells}");
     Ok(Row {
+        kept: runs.iter().all(|run| run.kept),
         seconds,
         peak,
         foreseen: foreseen(4_000.0, 8.0),
@@ -544,10 +550,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         .iter()
         .map(|(name, runs)| judge(name, runs))
         .collect::<Result<_, _>>()?;
-    let groups: [(&str, Belongs); 3] = [
+    let groups: [(&str, Belongs); 4] = [
         ("over 0.8 s and 100 MB", |row| {
-            row.is_big() && row.seconds > 0.8
+            row.is_big() && row.seconds > 0.8 && !row.kept
         }),
+        ("kept alive", |row| row.is_big() && row.kept),
         ("over 100 MB", Row::is_big),
         ("small", |row| !row.is_big()),
     ];
