@@ -47,6 +47,9 @@ const BEFORE_DROP: Duration = Duration::from_secs(1);
 const LEAST_CACHE: u64 = 4 << 20;
 /// Tasks may wait for memory for this share of the time: what page faults of files take is more than nothing.
 const PRESSURE_SHARE: u32 = 20;
+/// Tasks that wait while more than this share of the pad is left wait for something else: for page cache that the host has
+/// dropped, for a limit above.
+const PRESSED_SHARE: u64 = 2;
 /// A hold is doubled each time that a limit was met, so often.
 const MOST_DOUBLINGS: u32 = 8;
 
@@ -153,6 +156,8 @@ pub struct Guard {
     met: u64,
     /// When the waiting time was read last, and what it was.
     waited: Option<(Duration, Duration)>,
+    /// The least that was left below the grant since then.
+    left: u64,
     doublings: u32,
     outside: bool,
     told_outside: bool,
@@ -200,6 +205,7 @@ impl Guard {
             wants: Window::new(plan.margins.settle),
             met,
             waited: None,
+            left: u64::MAX,
             doublings: 0,
             outside: false,
             told_outside: false,
@@ -376,12 +382,19 @@ impl Guard {
         Some(Note::Met { times, grant })
     }
 
-    /// Tasks that wait for memory (PSI `some`) are harm before any limit is met. It may be the host's: then the ceiling
-    /// helps nobody, and costs savings alone.
+    /// Tasks that wait for memory (PSI `some`) near their limit are harm before that is met. Elsewhere the ceiling helps
+    /// nobody, and costs savings alone.
     fn check_pressure(&mut self, look: &Look) -> Option<Note> {
+        if let Some(grant) = self.grant {
+            self.left = self.left.min(grant.saturating_sub(look.usage).get());
+        }
         let now = look.waited?;
+        let left = std::mem::replace(&mut self.left, u64::MAX);
         let (at, before) = self.waited.replace((look.at, now))?;
         let grant = self.grant?;
+        if left > self.margins.pad.get() / PRESSED_SHARE {
+            return None;
+        }
         let waited = now.saturating_sub(before);
         let most = look.at.saturating_sub(at) / PRESSURE_SHARE;
         if waited <= most {

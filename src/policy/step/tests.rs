@@ -370,13 +370,20 @@ fn tasks_that_wait_for_memory_are_harm() {
     assert_eq!(container.uses(10, 2).note, None);
     // 4 of 100 ms.
     container.look.waited = None;
-    container.uses(10, 98);
+    container.uses(15, 2);
+    container.uses(10, 96);
     container.look.waited = Some(ms(7));
     assert_eq!(container.uses(10, 2).note, None);
+    // More, but far from the limit.
     container.look.waited = None;
     container.uses(10, 98);
     container.look.waited = Some(ms(20));
-    let (waited, grant) = (ms(13), mib(18));
+    assert_eq!(container.uses(10, 2).note, None);
+    container.look.waited = None;
+    container.uses(15, 2);
+    container.uses(10, 96);
+    container.look.waited = Some(ms(33));
+    let (waited, grant) = (ms(13), container.guard.grant().unwrap());
     let step = container.uses(10, 2);
     assert_eq!(step.note, Some(Note::Pressed { waited, grant }));
     assert_eq!(step.grant, Some(None));
