@@ -68,6 +68,15 @@ fn table(held: &Held) -> String {
                 moved.moved, moved.refused, moved.pending, moved.longest_call_us
             ),
         ]);
+        if moved.exchanged > 0 {
+            rows.push([
+                "exchanged".to_owned(),
+                format!(
+                    "{} hot pages came in for as many cold ones",
+                    moved.exchanged
+                ),
+            ]);
+        }
         rows.extend(moved.life.iter().flat_map(lived));
     }
     let mut text = output::table(&rows, 0, 2);

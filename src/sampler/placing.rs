@@ -5,6 +5,7 @@
 //! moved (`policy::placement::moves`), in calls whose pages take 20 ms at most and with pauses that keep to the bandwidth. What
 //! came of it is read back and told.
 
+mod exchange;
 mod hotness;
 mod life;
 
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use exchange::Exchange;
 pub(super) use life::Event;
 use life::Life;
 pub use life::Lived;
@@ -59,6 +61,8 @@ pub struct Placed {
     pub searches: u64,
     /// Pages that were moved.
     pub moved: u64,
+    /// Of these, hot pages that came in while as many cold ones went out, at a ratio that was held.
+    pub exchanged: u64,
     /// Pages that the kernel did not move.
     pub refused: u64,
     /// Pages that are still to be moved.
@@ -223,6 +227,7 @@ struct Task {
     waits: u32,
     /// The phases of its life, where something depends on them.
     life: Option<Life>,
+    exchange: Exchange,
     seen: Arc<Mutex<Seen>>,
 }
 
@@ -266,6 +271,7 @@ impl Task {
             size_then: 0,
             waits: 0,
             life: None,
+            exchange: Exchange::default(),
             seen: Arc::default(),
         })
     }
@@ -282,6 +288,9 @@ impl Task {
             }
             self.queue.clear();
             self.done = 0;
+        } else if !self.queue.is_empty() {
+            // What is under way goes on, no faster.
+            return;
         }
         self.due = Instant::now() + pause;
     }
@@ -343,7 +352,13 @@ impl Task {
         if held.is_none_or(|held| held.distance(self.target) <= HYSTERESIS) {
             self.placed.why = None;
             self.waits = 0;
-            return LOOK;
+            return match held {
+                Some(_) => self.exchange(near, far),
+                None => LOOK,
+            };
+        }
+        if self.exchange.stop() {
+            self.done = 0;
         }
         let size = near.saturating_add(far);
         let change = size.abs_diff(std::mem::replace(&mut self.size_then, size));
@@ -444,6 +459,10 @@ impl Task {
         self.read_back(process, &addresses, node);
         if let Err(err) = moved {
             self.failed(process, node, &err);
+            if self.exchange.is_under_way() {
+                // What goes the other way would cost the ratio.
+                self.queue.clear();
+            }
         }
         if self.queue.is_empty() {
             // Nothing was gained: what the kernel refuses now, it will refuse in a moment.
@@ -518,10 +537,16 @@ impl Task {
                 numa::Placed::Not(_) => {}
             }
         }
+        let is_out = self.placement.remote.contains(node);
         self.gained = self.gained.saturating_add(here);
         self.placed.moved = self.placed.moved.saturating_add(here);
         if let Some(life) = &mut self.life {
-            life.count(here, self.placement.remote.contains(node));
+            life.count(here, is_out);
+        }
+        let (exchanged, may_go_on) = self.exchange.count(here, is_out);
+        self.placed.exchanged = self.placed.exchanged.saturating_add(exchanged);
+        if !may_go_on {
+            self.queue.clear();
         }
         self.placed.refused = self.placed.refused.saturating_add(stayed);
         if stayed > 0 && self.shut.is_empty() {

@@ -6,15 +6,18 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
+use elastic_mem::kernel::numa::{self, Placed};
+use elastic_mem::kernel::pages;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::common::wait_until;
 use crate::harness::{Case, Outcome, eventually, ours_beyond_runc, processes};
 use crate::machine::{MIB, anon_on, far_nodes};
-use crate::placement::{Host, monitor, placement};
+use crate::placement::{Host, is_near, monitor, placement};
 
 /// A function with so many MiB that only its initialization uses, and so many that each request reads.
 fn function(cold: u64, hot: u64) -> String {
@@ -227,4 +230,69 @@ fn pond_moves_no_more_than_earlier_runs_left_untouched() {
         assert!(gone.is_some(), "{}", placement(c));
         c.ok("delete --force ID");
     });
+}
+
+/// How many pages full of this letter the container has, and how many of them are local.
+fn pages_of(c: &Case, letter: u8) -> (usize, usize) {
+    let pid = c.pid();
+    let memory = fs::File::open(format!("/proc/{pid}/mem")).expect("memory");
+    let mut found = Vec::new();
+    for area in pages::areas(pid).expect("areas") {
+        let mut map = pages::Map::open(pid).expect("pages");
+        map.present(&area, |page| {
+            found.push(page.address);
+            true
+        })
+        .expect("pages");
+    }
+    let mut bytes = [0; 4096];
+    found.retain(|address| {
+        let read = memory.read_exact_at(&mut bytes, *address);
+        read.is_ok() && bytes.iter().all(|byte| *byte == letter)
+    });
+    let nodes = numa::nodes_of(pid, &found).expect("nodes");
+    let far = far_nodes();
+    let near = |placed: &&Placed| matches!(placed, Placed::On(node) if !far.contains(node));
+    (found.len(), nodes.iter().filter(near).count())
+}
+
+#[test]
+fn at_a_ratio_what_requests_read_becomes_local_and_the_ratio_stays() {
+    let Some(_host) = Host::new() else { return };
+    // Reached by moving pages, and by the weights.
+    for own in [false, true] {
+        ours_beyond_runc(|c| {
+            let ratio = "[functions.\"*\"]\nlocal-ratio = 0.5";
+            let outcome = up(c, (24, 8), &format!("weights.own = {own}\n{ratio}"));
+            wait_until("the ratio is reached", || {
+                let found = placement(c);
+                is_near(c, 0.5, 3.0) && found["moved"]["pending"].as_u64().unwrap_or(0) == 0
+            });
+            let (all, near) = pages_of(c, b'y');
+            assert!(all > 2000, "8 MiB of it: {all}");
+            assert!(near < all * 3 / 4, "{near} of {all} by the rule alone");
+            let exchanged = |found: &Value| found["moved"]["exchanged"].as_u64().unwrap_or(0);
+            let done = eventually(|| {
+                request(c, &outcome, "hot");
+                std::thread::sleep(Duration::from_secs(2));
+                let found = placement(c);
+                assert!(is_near(c, 0.5, 5.0), "never lost: {found}");
+                (exchanged(&found) > 0 && found["moved"]["pending"] == 0).then_some(found)
+            });
+            let done = done.unwrap_or_else(|| panic!("{}", placement(c)));
+            let (all, near) = pages_of(c, b'y');
+            assert!(near > all * 98 / 100, "{near} of {all} are local: {done}");
+            assert!(is_near(c, 0.5, 3.0), "{done}");
+            // There is nothing to gain any more.
+            for _ in 0..4 {
+                request(c, &outcome, "hot");
+                std::thread::sleep(Duration::from_secs(1));
+            }
+            let later = placement(c);
+            assert_eq!(later["moved"]["moved"], done["moved"]["moved"], "{later}");
+            let text = c.call("placement ID").stdout;
+            assert!(text.contains("hot pages came in"), "{text}");
+            c.ok("delete --force ID");
+        });
+    }
 }

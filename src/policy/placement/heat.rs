@@ -37,6 +37,24 @@ struct Known {
     end: u64,
     /// The number of the last request that touched it.
     last: Option<u32>,
+    /// And that of the last one before.
+    earlier: Option<u32>,
+}
+
+impl Known {
+    /// Touched by a request.
+    fn touched(self, request: u32) -> Self {
+        // What was found of a request in several goes counts once.
+        let earlier = match self.last == Some(request) {
+            true => self.earlier,
+            false => self.last,
+        };
+        Self {
+            last: Some(request),
+            earlier,
+            ..self
+        }
+    }
 }
 
 impl Heat {
@@ -61,17 +79,15 @@ impl Heat {
                 .last()
                 .map_or(span.first, |known| known.end.max(span.first));
             let Span { process, end, .. } = *span;
-            match touched {
-                true => put(
+            self.before(process, first, end, |piece| {
+                put(
                     known,
-                    Known {
-                        first,
-                        end,
-                        last: Some(request),
+                    match touched {
+                        true => piece.touched(request),
+                        false => piece,
                     },
-                ),
-                false => self.before(process, first, end, |piece| put(known, piece)),
-            }
+                );
+            });
         }
         self.0 = next;
     }
@@ -128,13 +144,14 @@ impl Heat {
                     first: at,
                     end: old.first,
                     last: None,
+                    earlier: None,
                 });
             }
             let till = old.end.min(end);
             piece(Known {
                 first: at.max(old.first),
                 end: till,
-                last: old.last,
+                ..*old
             });
             at = till;
         }
@@ -143,6 +160,7 @@ impl Heat {
                 first: at,
                 end,
                 last: None,
+                earlier: None,
             });
         }
     }
@@ -173,6 +191,18 @@ impl Heat {
         }
     }
 
+    /// Whether at least two requests from this one on have touched a unit, or one of its pages.
+    pub fn is_touched_again(&self, unit: &Unit, since: u32) -> bool {
+        let end = unit.page.saturating_add(u64::from(unit.pages));
+        let known = self.0.get(&unit.process).map_or(&[][..], Vec::as_slice);
+        let from = known.partition_point(|known| known.end <= unit.page);
+        known
+            .iter()
+            .skip(from)
+            .take_while(|known| known.first < end)
+            .any(|known| known.earlier.is_some_and(|earlier| earlier >= since))
+    }
+
     /// Pages that this request or a later one has touched, and those that none has.
     pub fn pages(&self, since: u32) -> (u64, u64) {
         self.0
@@ -200,7 +230,11 @@ fn put(known: &mut Vec<Known>, next: Known) {
         return;
     }
     match known.last_mut() {
-        Some(last) if last.end == next.first && last.last == next.last => last.end = next.end,
+        Some(last)
+            if (last.end, last.last, last.earlier) == (next.first, next.last, next.earlier) =>
+        {
+            last.end = next.end;
+        }
         _ => known.push(next),
     }
 }
@@ -297,6 +331,27 @@ mod tests {
             warm,
             [first, second, second, never, second, never, never, second]
         );
+    }
+
+    #[test]
+    fn what_is_touched_again_and_again_is_told_from_what_was_touched_once() {
+        let mut heat = Heat::default();
+        let is_again = |heat: &Heat, at| heat.is_touched_again(&page(at), 1);
+        heat.learn(1, &[(span(0, 10), true), (span(10, 40), false)]);
+        assert!(!is_again(&heat, 5), "once");
+        heat.learn(2, &[(span(0, 4), true), (span(4, 40), false)]);
+        let seen = [3, 4, 20, 99].map(|at| is_again(&heat, at));
+        assert_eq!(seen, [true, false, false, false]);
+        // The same request, found out in two goes.
+        heat.touched(3, &[span(20, 24)]);
+        heat.learn(3, &[(span(0, 20), false), (span(20, 40), true)]);
+        assert!(!is_again(&heat, 21) && is_again(&heat, 3));
+        assert!(!heat.is_touched_again(&page(3), 2), "not twice since then");
+        let unit = Unit {
+            pages: 8,
+            ..page(0)
+        };
+        assert!(heat.is_touched_again(&unit, 1), "as its warmest page");
     }
 
     proptest! {

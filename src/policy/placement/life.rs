@@ -47,6 +47,11 @@ impl Requests {
         self.touched = touched;
     }
 
+    /// The first of the last four.
+    pub fn recent(&self) -> u32 {
+        self.count.saturating_sub(RECENT - 1).max(1)
+    }
+
     /// Whether what requests touch is known.
     pub fn is_settled(&self) -> bool {
         let grows = self.fresh > self.touched / GROWTH_SHARE;
@@ -112,7 +117,7 @@ pub fn decide(view: &View<'_>) -> Decision {
         step: 0,
         because: because.to_owned(),
     };
-    let recent = requests.count.saturating_sub(RECENT - 1).max(1);
+    let recent = requests.recent();
     let back = (requests.count > 0).then_some(recent);
     match view.phase {
         Phase::Init => nothing("it is being initialized: everything stays where it is"),

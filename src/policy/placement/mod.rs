@@ -5,12 +5,14 @@
 //! part of its remote nodes, happen to give it; else pages come local and are moved while the container runs
 //! ([`moves`]).
 
+mod exchange;
 mod heat;
 mod learned;
 pub mod life;
 mod moves;
 mod weights;
 
+pub use exchange::{Lie, exchange, is_candidate};
 pub use heat::{Heat, Span, Warmth};
 pub use learned::{Learned, learned};
 pub use moves::{Goal, Move, Unit, moves};

@@ -12,7 +12,7 @@ use crate::kernel::cgroup::Cgroup;
 use crate::kernel::touched;
 use crate::model::Bytes;
 use crate::model::placed::Seen;
-use crate::model::placement::{LifeCycle, LocalRatio, Means, Placement};
+use crate::model::placement::{LifeCycle, LocalRatio, Placement};
 use crate::model::trace::Phase;
 use crate::policy::placement::life::{Decision, RECENT, Requests, View, decide, reuse, wished};
 use crate::policy::placement::{Goal, Heat, Span};
@@ -23,6 +23,8 @@ const AFTER_END: Duration = Duration::from_millis(100);
 const UNEXPECTED: Duration = Duration::from_secs(10);
 /// Finding out what was touched takes no more than one part of so many of the time.
 const COST: u32 = 100;
+/// And of a container with a ratio, once it is known, one of so many: at its ratio it is to cost next to nothing.
+const COST_AT_RATIO: u32 = 10_000;
 /// The newest rests are remembered.
 const MOST_RESTS: usize = 128;
 
@@ -104,9 +106,10 @@ pub(super) struct Life {
 }
 
 impl Life {
-    /// That of a container whose memory is moved while it runs; none where nothing depends on it.
+    /// That of a container of whose memory some is remote and some local; none where nothing depends on it.
     pub(super) fn of(placement: &Placement, urgent: Arc<AtomicBool>) -> Option<Self> {
-        if placement.means != Means::Correction {
+        let is_between = |target| target != LocalRatio::LOCAL && target != LocalRatio::REMOTE;
+        if placement.life.is_none() && !placement.target.is_some_and(is_between) {
             return None;
         }
         let no_means = touched::can_tell().err();
@@ -152,6 +155,17 @@ impl Life {
     /// Which pages are hot, once that is known.
     pub(super) fn heat(&self) -> Option<&Heat> {
         (self.requests.count > 0).then_some(&self.heat)
+    }
+
+    /// What its requests have told.
+    pub(super) fn requests(&self) -> &Requests {
+        &self.requests
+    }
+
+    /// After how many requests what they touch is known, if that is so and none runs.
+    pub(super) fn known_at_rest(&self) -> Option<u32> {
+        let is_known = self.phase == Phase::KeepAlive && self.requests.is_settled();
+        is_known.then_some(self.requests.count)
     }
 
     pub(super) fn has_cycle(&self) -> bool {
@@ -272,16 +286,10 @@ impl Life {
     /// Finds out what the requests have touched since the last time, if that is due and worth it.
     pub(super) fn find_out(&mut self, cgroup: &Cgroup) {
         let now = Instant::now();
-        let is_ratio = self.cycle.is_none();
         // As long as it is not known what requests touch, each one is worth it.
         let may = self.not_before <= now || !self.requests.is_settled();
         let is_due = may && self.due.is_some_and(|due| due <= now);
         if !is_due || self.phase != Phase::KeepAlive || self.no_means.is_some() {
-            return;
-        }
-        if is_ratio && self.requests.is_settled() {
-            // A container at its ratio costs a reading a second, and nothing else.
-            self.due = None;
             return;
         }
         self.urgent.store(false, Ordering::Relaxed);
@@ -301,7 +309,11 @@ impl Life {
             Ok(found) => found,
             Err(reason) => return self.give_up(reason),
         };
-        self.not_before = now + found.took * COST;
+        let cost = match self.cycle {
+            Some(_) => COST,
+            None => COST_AT_RATIO,
+        };
+        self.not_before = now + found.took * cost;
         self.lived.look_us = u64::try_from(found.took.as_micros()).unwrap_or(u64::MAX);
         let request = self.requests.count.saturating_add(1);
         if !found.is_complete {
