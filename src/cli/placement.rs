@@ -102,7 +102,7 @@ fn lived(life: &Lived) -> Vec<[String; 2]> {
         0 => String::new(),
         step => format!(", step {step}"),
     };
-    vec![
+    let mut rows = vec![
         [
             "phase".to_owned(),
             format!("{}{step}: {}", life.phase.as_str(), life.because),
@@ -122,7 +122,18 @@ fn lived(life: &Lived) -> Vec<[String; 2]> {
             "out and back".to_owned(),
             format!("{} pages went out, {} came back", life.out, life.back),
         ],
-    ]
+    ];
+    if !life.expected.is_empty() {
+        let early = match life.predicted {
+            0 => String::new(),
+            rests => format!("; {rests} predicted, {} of them came too early", life.early),
+        };
+        rows.push([
+            "next request".to_owned(),
+            format!("{}{early}", life.expected),
+        ]);
+    }
+    rows
 }
 
 pub(super) fn weights(args: &Weights) -> Result<(), Failure> {

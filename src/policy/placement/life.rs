@@ -1,11 +1,14 @@
 //! What becomes of the memory of a container in the phases of its life: what its initialization alone needed goes remote
 //! (Xu et al., FaaSMem, ASPLOS 2024), of that no more than earlier runs did not touch (Li et al., Pond, ASPLOS 2023), an
-//! idle container gives up more in steps, and what requests touch comes back.
+//! idle container gives up more in steps, and what requests touch comes back: for a request that is expected
+//! ([`arrivals`](super::arrivals)) before it comes.
 
 use std::time::Duration;
 
+use super::arrivals::Arrival;
 use super::{Goal, Heat, Move, Unit, Warmth, moves};
 use crate::model::Bytes;
+use crate::model::duration::text;
 use crate::model::placement::{LifeCycle, LocalRatio};
 use crate::model::trace::Phase;
 
@@ -24,9 +27,11 @@ const GROWTH_SHARE: u64 = 16;
 /// What was touched by one of the last so many requests is local for the next one.
 pub const RECENT: u32 = 4;
 /// Of fewer rests nobody knows how long they are.
-const LEAST_RESTS: usize = 5;
+pub(super) const LEAST_RESTS: usize = 5;
 /// However short its rests were, a container is not idle before this.
 const LEAST_REUSE: Duration = Duration::from_secs(1);
+/// What a request leaves to be done is done then: what it touches goes out, if the next one is expected later.
+const AFTER_REQUEST: Duration = Duration::from_secs(2);
 
 /// What is known of the requests of a container by which memory goes out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -83,6 +88,10 @@ pub struct View<'a> {
     pub since: Duration,
     /// What its requests have told.
     pub requests: &'a Requests,
+    /// For how long it rests since the last request, if there was one.
+    pub rested: Option<Duration>,
+    /// When the next one is expected, if it is.
+    pub arrival: Option<&'a Arrival>,
     /// After how long it is likely to stay idle.
     pub reuse: Option<Duration>,
     /// Its anonymous memory.
@@ -105,6 +114,8 @@ pub struct Decision {
     pub wish: Wish,
     /// The steps that an idle container has taken.
     pub step: u16,
+    /// Whether what requests touch is out until the next one is expected.
+    pub is_away: bool,
     /// Why.
     pub because: String,
 }
@@ -115,6 +126,7 @@ pub fn decide(view: &View<'_>) -> Decision {
     let nothing = |because: &str| Decision {
         wish: Wish::default(),
         step: 0,
+        is_away: false,
         because: because.to_owned(),
     };
     let recent = requests.recent();
@@ -128,6 +140,7 @@ pub fn decide(view: &View<'_>) -> Decision {
                 out: None,
             },
             step: 0,
+            is_away: false,
             because: match back {
                 Some(_) => format!("it works: what its last {RECENT} requests touched is local"),
                 None => "it works: what requests touch is not known yet".to_owned(),
@@ -135,6 +148,12 @@ pub fn decide(view: &View<'_>) -> Decision {
         },
         Phase::KeepAlive => idle(view, recent, back),
     }
+}
+
+/// What an idle container keeps.
+fn kept(size: Bytes) -> LocalRatio {
+    let kept = LocalRatio::of(KEPT.get(), size.saturating_sub(KEPT).get());
+    kept.unwrap_or(LocalRatio::LOCAL)
 }
 
 fn idle(view: &View<'_>, recent: u32, back: Option<u32>) -> Decision {
@@ -155,17 +174,21 @@ fn idle(view: &View<'_>, recent: u32, back: Option<u32>) -> Decision {
             u64::from(LocalRatio::WHOLE - step * STEP),
             u64::from(step * STEP),
         );
-        let kept = LocalRatio::of(KEPT.get(), view.size.saturating_sub(KEPT).get());
-        let keep = left.max(kept).unwrap_or(LocalRatio::LOCAL);
+        let keep = left.map_or(LocalRatio::LOCAL, |left| left.max(kept(view.size)));
         return Decision {
             wish: Wish {
                 back: None,
                 out: Some((keep, Warmth::Unknown)),
             },
             step,
+            is_away: false,
             because: format!(
                 "semi-warm: idle for longer than {}, {}",
-                crate::model::duration::text(after),
+                text(match view.reuse {
+                    // To the second is close enough.
+                    Some(_) => Duration::from_secs(after.as_secs()),
+                    None => after,
+                }),
                 match view.reuse {
                     Some(_) => "as 99 of 100 of its rests were not",
                     None => "placement.semi-warm-after",
@@ -177,10 +200,28 @@ fn idle(view: &View<'_>, recent: u32, back: Option<u32>) -> Decision {
         return Decision {
             wish: Wish { back, out: None },
             step: 0,
+            is_away: false,
             because: match requests.count {
                 0 => "initialized: what requests touch is seen after the first ones".to_owned(),
                 count => format!("{count} requests seen: the next ones may touch something else"),
             },
+        };
+    }
+    let rested = view.rested.filter(|rested| *rested >= AFTER_REQUEST);
+    let expected = view.arrival.zip(rested);
+    if let Some((arrival, _)) = expected.filter(|(arrival, rested)| *rested < arrival.back) {
+        return Decision {
+            wish: Wish {
+                back: None,
+                out: Some((kept(view.size), Warmth::Unknown)),
+            },
+            step: 0,
+            is_away: true,
+            because: format!(
+                "no request is expected for {}: what they touch is remote until {} of that have passed",
+                text(arrival.head),
+                text(arrival.back)
+            ),
         };
     }
     let count = requests.count;
@@ -204,12 +245,20 @@ fn idle(view: &View<'_>, recent: u32, back: Option<u32>) -> Decision {
             ),
         ),
     };
+    let because = match expected {
+        Some((arrival, _)) => format!(
+            "a request is expected {} after the last one; {because}",
+            text(arrival.head)
+        ),
+        None => because,
+    };
     Decision {
         wish: Wish {
             back,
             out: Some((cycle.least, cold)),
         },
         step: 0,
+        is_away: false,
         because,
     }
 }
@@ -289,6 +338,8 @@ mod tests {
             phase,
             since: Duration::from_secs(since),
             requests: seen,
+            rested: None,
+            arrival: None,
             reuse: reuse.map(Duration::from_secs),
             size: Bytes::new(64 << 20),
         };
@@ -379,6 +430,52 @@ mod tests {
     }
 
     #[test]
+    fn what_requests_touch_is_out_until_the_next_one_is_expected() {
+        let arrival = Arrival {
+            head: 50 * SECOND,
+            ready: 45 * SECOND,
+            back: 40 * SECOND,
+        };
+        for (least, cold) in [("0", Warmth::Since(5)), ("0.7", Warmth::Never)] {
+            let least: LocalRatio = least.parse().unwrap();
+            let at = |seconds: u64, seen: &Requests| {
+                decide(&View {
+                    cycle: &cycle(least, Some(60)),
+                    phase: Phase::KeepAlive,
+                    // Something has run in between that was no request.
+                    since: Duration::from_secs(seconds / 2),
+                    requests: seen,
+                    rested: Some(Duration::from_secs(seconds)),
+                    arrival: Some(&arrival),
+                    reuse: Some(55 * SECOND),
+                    size: Bytes::new(64 << 20),
+                })
+            };
+            let many = requests(&[7; 9]);
+            let near = Wish {
+                back: Some(6),
+                out: Some((least, cold)),
+            };
+            assert_eq!(at(1, &many).wish, near);
+            for seconds in [2, 39] {
+                let away = at(seconds, &many);
+                assert!(away.is_away && away.because.contains("50s"), "{away:?}");
+                // 8 of 64 MiB stay.
+                let kept = LocalRatio::of(1, 7).unwrap();
+                assert_eq!(away.wish.out, Some((kept, Warmth::Unknown)));
+                assert_eq!(away.wish.back, None);
+            }
+            let back = at(40, &many);
+            assert_eq!((back.wish, back.is_away), (near, false));
+            assert!(back.because.contains("expected 50s"), "{back:?}");
+            assert_eq!(at(109, &many).step, 0);
+            assert_eq!(at(110, &many).step, 1, "semi-warm, if none came");
+            // Nobody knows what would have to come back.
+            assert!(!at(10, &requests(&[7])).is_away);
+        }
+    }
+
+    #[test]
     fn pond_keeps_what_earlier_runs_touched() {
         let least: LocalRatio = "0.7".parse().unwrap();
         let decision = decide(&View {
@@ -386,6 +483,8 @@ mod tests {
             phase: Phase::KeepAlive,
             since: 90_000 * SECOND,
             requests: &requests(&[7; 3]),
+            rested: None,
+            arrival: None,
             reuse: Some(SECOND),
             size: Bytes::new(64 << 20),
         });

@@ -5,6 +5,7 @@
 //! part of its remote nodes, happen to give it; else pages come local and are moved while the container runs
 //! ([`moves`]).
 
+pub mod arrivals;
 mod exchange;
 mod heat;
 mod learned;

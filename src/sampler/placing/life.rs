@@ -11,9 +11,11 @@ use super::{LATER, LOOK, Task, hotness};
 use crate::kernel::cgroup::Cgroup;
 use crate::kernel::touched;
 use crate::model::Bytes;
+use crate::model::duration::text;
 use crate::model::placed::Seen;
 use crate::model::placement::{LifeCycle, LocalRatio, Placement};
 use crate::model::trace::Phase;
+use crate::policy::placement::arrivals::{Arrival, expected};
 use crate::policy::placement::life::{Decision, RECENT, Requests, View, decide, reuse, wished};
 use crate::policy::placement::{Goal, Heat, Span};
 
@@ -65,6 +67,15 @@ pub struct Lived {
     pub look_us: u64,
     /// Why it is as it is.
     pub because: String,
+    /// Rests in which what requests touch went out until the next one was expected.
+    #[serde(default)]
+    pub predicted: u32,
+    /// Of these, rests that were over before it was back.
+    #[serde(default)]
+    pub early: u32,
+    /// When the next request is expected, or why that is not known.
+    #[serde(default)]
+    pub expected: String,
 }
 
 /// The life of one container.
@@ -88,11 +99,20 @@ pub(super) struct Life {
     mixed: Vec<Span>,
     requests: Requests,
     rests: Vec<Duration>,
+    /// When the last request was over, as long as there is no other.
+    rested: Option<Instant>,
+    /// When the next one is expected.
+    arrival: Option<Arrival>,
+    /// What requests touch went out in this rest, and is to be back when so much of it has passed.
+    away: Option<Duration>,
+    /// At most so much is moved per second.
+    bandwidth: Bytes,
     was_frozen: bool,
     /// Whether it was thawed and has not used the processor since.
     is_expected: bool,
-    /// For how many requests, and which step, an idle container was searched last: until that changes it is not again.
-    done: Option<(u32, u16)>,
+    /// For how many requests, which step, and whether until the next request, an idle container was searched last: until
+    /// that changes it is not again.
+    done: Option<(u32, u16, bool)>,
     /// Whether an idle container has given up what the next request needs.
     is_warmth_out: bool,
     /// How long the last search took, and when the next one may be at the earliest.
@@ -130,6 +150,10 @@ impl Life {
             mixed: Vec::new(),
             requests: Requests::default(),
             rests: Vec::new(),
+            rested: None,
+            arrival: None,
+            away: None,
+            bandwidth: placement.bandwidth,
             was_frozen: false,
             is_expected: false,
             done: None,
@@ -147,6 +171,9 @@ impl Life {
                 step: 0,
                 look_us: 0,
                 because: String::new(),
+                predicted: 0,
+                early: 0,
+                expected: String::new(),
             },
             urgent,
         })
@@ -207,6 +234,7 @@ impl Life {
                     // What ran before was no request: this is the barrier.
                     self.heat = Heat::default();
                     self.requests = Requests::default();
+                    self.rests.clear();
                     self.mixed.clear();
                     self.forget(cgroup);
                 }
@@ -235,18 +263,47 @@ impl Life {
     }
 
     fn awake(&mut self, now: Instant) {
-        if self.phase == Phase::KeepAlive {
-            if self.rests.len() >= MOST_RESTS {
-                self.rests.remove(0);
-            }
-            self.rests.push(now.saturating_duration_since(self.since));
+        // Where requests are told of, nothing else counts as one, such as a timer of the function.
+        let is_request = !self.is_told || self.is_in_request;
+        if is_request && let Some(rested) = self.rested.take() {
+            self.rested_for(now.saturating_duration_since(rested));
+        } else if self.away.is_some() {
+            // What comes back for it stays.
+            self.arrival = None;
         }
         if self.phase != Phase::Execution {
             self.enter(Phase::Execution, now);
         }
-        // Where requests are told of, nothing else counts as one, such as a timer of the function.
-        self.has_run |= !self.is_told || self.is_in_request;
+        self.has_run |= is_request;
         self.due = None;
+    }
+
+    fn rested_for(&mut self, rest: Duration) {
+        if self.rests.len() >= MOST_RESTS {
+            self.rests.remove(0);
+        }
+        self.rests.push(rest);
+        self.arrival = None;
+        if let Some(ready) = self.away.take() {
+            self.lived.predicted = self.lived.predicted.saturating_add(1);
+            if rest < ready {
+                self.lived.early = self.lived.early.saturating_add(1);
+            }
+        }
+    }
+
+    /// When the next request is expected, in the rest that begins now.
+    fn expect(&mut self) {
+        let bytes = self.lived.touched.get().saturating_mul(1_000_000);
+        let micros = bytes.checked_div(self.bandwidth.get().max(1));
+        // It is looked for first, by the next look.
+        let returning = LOOK + self.search + Duration::from_micros(micros.unwrap_or_default());
+        let found = expected(&self.rests, returning);
+        self.lived.expected = match &found {
+            Ok(arrival) => format!("expected {} after the last one", text(arrival.head)),
+            Err(reason) => reason.clone(),
+        };
+        self.arrival = found.ok();
     }
 
     /// Whoever thaws a container has something for it to do.
@@ -259,7 +316,12 @@ impl Life {
         if self.phase == Phase::KeepAlive {
             return;
         }
+        let is_after_request = self.phase == Phase::Execution && self.rested.is_none();
         self.enter(Phase::KeepAlive, now);
+        if is_after_request {
+            self.rested = Some(now);
+            self.expect();
+        }
         if self.has_run {
             self.due = Some(now + pause);
         }
@@ -350,10 +412,15 @@ impl Life {
             phase: self.phase,
             since: self.since.elapsed(),
             requests: &self.requests,
+            rested: self.rested.map(|rested| rested.elapsed()),
+            arrival: self.arrival.as_ref(),
             reuse: reuse(&self.rests),
             size,
         });
         self.lived.step = decision.step;
+        if decision.is_away {
+            self.away = self.arrival.map(|arrival| arrival.ready);
+        }
         self.lived.because = match &self.no_means {
             Some(reason) => format!("which pages are touched cannot be found out: {reason}"),
             None => decision.because.clone(),
@@ -398,7 +465,7 @@ impl Task {
             return LOOK;
         };
         let wish = decision.wish;
-        let wanted = (life.requests.count, decision.step);
+        let wanted = (life.requests.count, decision.step, decision.is_away);
         let is_due = match life.phase {
             // A request costs a search only if there is something to bring back.
             Phase::Execution => life.is_warmth_out && wish.back.is_some() && far > 0,
@@ -417,7 +484,7 @@ impl Task {
             Phase::Execution => life.is_warmth_out = false,
             _ => {
                 life.done = Some(wanted);
-                life.is_warmth_out |= decision.step > 0;
+                life.is_warmth_out |= decision.step > 0 || decision.is_away;
             }
         }
         let begun = Instant::now();
