@@ -232,6 +232,58 @@ fn pond_moves_no_more_than_earlier_runs_left_untouched() {
     });
 }
 
+#[test]
+fn what_requests_read_goes_out_and_is_back_before_the_next_one_is_expected() {
+    let Some(_host) = Host::new() else { return };
+    ours_beyond_runc(|c| {
+        let rest = Duration::from_secs(35);
+        let outcome = up(c, (8, 24), "placement.policy = \"faasmem\"");
+        wait_until("it rests", || life(c)["phase"] == "keep-alive");
+        for number in 1..=5 {
+            request(c, &outcome, "hot");
+            wait_until("what it touched is found out", || {
+                life(c)["requests"].as_u64() >= Some(number.min(3))
+            });
+            std::thread::sleep(rest);
+        }
+        request(c, &outcome, "hot");
+        wait_until("the next one is expected", || {
+            let text = life(c)["expected"].to_string();
+            text.starts_with("\"expected 3")
+        });
+        let before = life(c);
+        assert_eq!(before["predicted"], 0, "{before}");
+        // 8 MiB that no request reads, and 16 of the 24 that each reads.
+        let asleep = std::time::Instant::now();
+        wait_until("what requests read is out", || far(c) > 22 * MIB);
+        assert!(
+            asleep.elapsed() < Duration::from_secs(25),
+            "{}",
+            placement(c)
+        );
+        wait_until("it is back", || far(c) < 10 * MIB);
+        assert!(asleep.elapsed() < rest, "{}", placement(c));
+        let back = life(c);
+        let came = |found: &Value| found["back"].as_u64().expect("pages");
+        assert!(came(&back) >= came(&before) + 15 * MIB / 4096, "{back}");
+        std::thread::sleep(rest.saturating_sub(asleep.elapsed()));
+        request(c, &outcome, "hot");
+        wait_until("it is counted", || life(c)["predicted"] == 1);
+        let later = life(c);
+        assert_eq!(later["early"], 0, "{later}");
+        let text = c.call("placement ID").stdout;
+        assert!(text.contains("1 predicted, 0 of them"), "{text}");
+        // One that comes sooner has what it needs, and is counted.
+        wait_until("what requests read is out", || far(c) > 22 * MIB);
+        c.ok("phase ID begin");
+        wait_until("it is back", || far(c) < 10 * MIB);
+        ask(c, "hot");
+        c.ok("phase ID end");
+        wait_until("it is counted", || life(c)["early"] == 1);
+        c.ok("delete --force ID");
+    });
+}
+
 /// How many pages full of this letter the container has, and how many of them are local.
 fn pages_of(c: &Case, letter: u8) -> (usize, usize) {
     let pid = c.pid();

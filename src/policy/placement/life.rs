@@ -103,7 +103,7 @@ pub struct View<'a> {
 pub struct Wish {
     /// What was touched by this request or a later one comes back, and what nobody knows.
     pub back: Option<u32>,
-    /// What goes out until no more than this is local, and how warm it may be.
+    /// What goes out until no more than this is local, and how warm it may be. If something comes back, no less will be.
     pub out: Option<(LocalRatio, Warmth)>,
 }
 
@@ -300,7 +300,14 @@ pub fn wished(units: &[Unit], goal: &Goal<'_>, heat: &Heat, wish: &Wish) -> Vec<
         .map(|unit| u64::from(unit.pages))
         .sum::<u64>()
         + pages(&coming);
-    let surplus = near.saturating_sub(keep.share(whole));
+    let keep = keep.share(whole);
+    if wish.back.is_some() && near < keep {
+        let is_left = |unit: &&Unit| far(unit) && !is_back(unit);
+        let left: Vec<Unit> = units.iter().filter(is_left).copied().collect();
+        chosen.extend(super::moves::inward(&left, &inward, keep - near));
+        return chosen;
+    }
+    let surplus = near.saturating_sub(keep);
     let outward = Goal {
         heat: Some(heat),
         ..*goal
@@ -537,17 +544,25 @@ mod tests {
             let moved = wished(&units, &goal, &heat, &wish);
             let inward: Vec<_> = moved.iter().filter(|found| found.to == 0).collect();
             let outward: Vec<_> = moved.iter().filter(|found| found.to != 0).collect();
-            // All that is to come back does, the hottest first, and nothing else.
+            // All that is to come back does, the hottest first, and what more is to be local, and nothing else.
             let wanted = units.iter().filter(|unit| {
                 unit.node != 0 && back.is_some_and(|since| heat.of(unit) >= Warmth::Since(since))
             });
-            prop_assert_eq!(inward.len(), wanted.count());
+            let (wanted, mut more) = (wanted.count(), 0);
+            if back.is_some() && warmest.is_some() {
+                let near = units.iter().filter(|unit| unit.node == 0).count() + wanted;
+                let keep = usize::try_from(keep.share(units.len() as u64)).unwrap();
+                more = keep.saturating_sub(near);
+            }
+            prop_assert_eq!(inward.len(), wanted + more);
             let key = |unit: &Unit| match heat.of(unit) {
                 Warmth::Unknown => Warmth::Never,
                 warmth => warmth,
             };
-            let is_sorted = inward.is_sorted_by_key(|found| std::cmp::Reverse(key(&found.unit)));
-            prop_assert!(is_sorted);
+            for part in [&inward[..wanted], &inward[wanted..]] {
+                let is_sorted = part.is_sorted_by_key(|found| std::cmp::Reverse(key(&found.unit)));
+                prop_assert!(is_sorted);
+            }
             // No more goes out than may, nothing warmer, and nothing warmer than what stays.
             let near = units.iter().filter(|unit| unit.node == 0).count() + inward.len();
             let most = near.saturating_sub(usize::try_from(keep.share(units.len() as u64)).unwrap());

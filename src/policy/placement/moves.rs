@@ -87,6 +87,11 @@ pub(super) fn outward(units: &[Unit], goal: &Goal<'_>, pages: u64) -> Vec<Move> 
     chosen(units, goal, (goal.local, goal.remote), pages)
 }
 
+/// The moves by which so many pages come in, or almost as many.
+pub(super) fn inward(units: &[Unit], goal: &Goal<'_>, pages: u64) -> Vec<Move> {
+    chosen(units, goal, (goal.remote, goal.local), pages)
+}
+
 fn chosen(
     units: &[Unit],
     goal: &Goal<'_>,

@@ -514,3 +514,108 @@ impl Task {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn life() -> Life {
+        let placement = Placement {
+            means: crate::model::placement::Means::Correction,
+            target: None,
+            life: Some(LifeCycle {
+                least: LocalRatio::REMOTE,
+                semi_warm_after: None,
+            }),
+            policy: None,
+            local: "0".parse().unwrap(),
+            remote: "1".parse().unwrap(),
+            relies_on: None,
+            wants: None,
+            bandwidth: Bytes::new(1 << 20),
+            reasons: Vec::new(),
+        };
+        Life::of(&placement, Arc::default()).unwrap()
+    }
+
+    fn begin(life: &mut Life, at: Instant) {
+        life.is_in_request = true;
+        life.awake(at);
+        life.is_told = true;
+    }
+
+    fn end(life: &mut Life, at: Instant) {
+        life.is_in_request = false;
+        life.rest(at, AFTER_END);
+    }
+
+    #[test]
+    fn rests_are_the_times_between_requests_that_are_told_of() {
+        let (mut life, mut at) = (life(), Instant::now());
+        life.rest(at, Duration::ZERO);
+        for _ in 0..6 {
+            at += 60 * SECOND;
+            begin(&mut life, at);
+            at += SECOND;
+            end(&mut life, at);
+            // What it leaves to be done, and a timer.
+            for after in [1, 30] {
+                life.awake(at + after * SECOND);
+                life.rest(at + after * SECOND + SECOND, Duration::ZERO);
+            }
+        }
+        // The time before the first one is none.
+        assert_eq!(life.rests, [60 * SECOND; 5]);
+        assert_eq!(life.lived.expected, "expected 60s after the last one");
+        let arrival = life.arrival.unwrap();
+        assert_eq!((arrival.ready, arrival.back), (54 * SECOND, 53 * SECOND));
+        // Nobody tells of requests: each activity is one.
+        let mut other = self::life();
+        for after in 1..=8 {
+            other.rest(at + after * 40 * SECOND, Duration::ZERO);
+            other.awake(at + after * 40 * SECOND + 35 * SECOND);
+        }
+        assert_eq!(other.rests, [35 * SECOND; 7]);
+    }
+
+    #[test]
+    fn what_takes_long_to_come_back_begins_earlier() {
+        let (mut life, at) = (life(), Instant::now());
+        life.rests = vec![100 * SECOND; 5];
+        life.lived.touched = Bytes::new(20 << 20);
+        life.search = SECOND;
+        begin(&mut life, at);
+        end(&mut life, at + SECOND);
+        // 20 MiB at 1 MiB a second, the search, and the look before it.
+        assert_eq!(life.arrival.unwrap().back, 90 * SECOND - 22 * SECOND);
+    }
+
+    #[test]
+    fn a_request_that_comes_too_early_is_counted() {
+        let (mut life, at) = (life(), Instant::now());
+        life.rests = vec![60 * SECOND; 20];
+        for (rest, early) in [(60, 0), (54, 0), (53, 1)] {
+            begin(&mut life, at);
+            end(&mut life, at);
+            assert!(life.arrival.is_some());
+            life.away = life.arrival.map(|arrival| arrival.ready);
+            begin(&mut life, at + rest * SECOND);
+            assert_eq!(life.lived.early, early);
+            end(&mut life, at + rest * SECOND);
+            life.rested = None;
+            life.enter(Phase::Execution, at);
+        }
+        assert_eq!(life.lived.predicted, 3);
+        // What came back for something else stays until the request.
+        end(&mut life, at);
+        life.away = life.arrival.map(|arrival| arrival.ready);
+        life.awake(at + 5 * SECOND);
+        assert_eq!(life.arrival, None);
+        life.rest(at + 6 * SECOND, Duration::ZERO);
+        assert_eq!(life.arrival, None);
+        begin(&mut life, at + 20 * SECOND);
+        assert_eq!((life.lived.predicted, life.lived.early), (4, 2));
+    }
+}
