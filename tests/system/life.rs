@@ -176,11 +176,13 @@ fn a_container_that_is_always_busy_is_left_alone() {
         let _outcome = up(
             c,
             (24, 8),
-            "placement.policy = \"faasmem\"\nplacement.semi-warm-after = \"1s\"",
+            "placement.policy = \"faasmem\"\nplacement.semi-warm-after = \"10s\"",
         );
+        // Else what it does belongs to its initialization.
+        wait_until("it rests", || life(c)["phase"] == "keep-alive");
         ask(c, "busy");
         wait_until("it works", || life(c)["phase"] == "execution");
-        std::thread::sleep(Duration::from_secs(8));
+        std::thread::sleep(Duration::from_secs(12));
         let found = placement(c);
         assert_eq!(found["moved"]["life"]["requests"], 0, "{found}");
         assert_eq!(found["moved"]["moved"], 0, "{found}");
