@@ -144,6 +144,8 @@ class Machine:
         line = KERNEL_LINE
         if self.options.systemd:
             line += " guest.systemd systemd.show_status=0"
+        if self.topology.dimm:
+            line += " memhp_default_state=online_movable"
         if self.options.zswap:
             line += " zswap.enabled=1"
         command = self.image.tool(

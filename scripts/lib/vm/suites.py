@@ -57,7 +57,10 @@ FEW_VERBS = Group(
 )  # fmt: skip
 
 NODES = Group("system", ("nodes::", "tiers::"))
-PLACEMENT = Group("system", ("placement::", "life::", "adaptive::", "faults::"))
+# What takes a node that can go offline as a whole.
+WHOLE_NODE = "faults::a_node_that"
+PLACEMENT = Group("system", ("placement::", "life::", "adaptive::", "faults::"), (WHOLE_NODE,))
+DIMM = Group("system", (WHOLE_NODE, "faults::memory_that", "placement::the_split"))
 # Those that do not wait for pages to be moved.
 FEW_PLACEMENT = Group("system", ("placement::i7_weights_are", "placement::an_exec"))
 # Under emulation nothing can run from the memory of a CXL device: each instruction there costs microseconds.
@@ -95,6 +98,8 @@ FULL = CI + (
     Stop(Options("7", "hmat"), (PLACEMENT, containerd("2_1", PLACED), PLACED_BY_DOCKER), 3600),
     Stop(Options("7", "three"), (NODES, PLACEMENT)),
     Stop(Options("7", "four"), (NODES,)),
+    Stop(Options("6.12", "dimm"), (DIMM,)),
+    Stop(Options("7", "dimm"), (DIMM,)),
     Stop(Options("6.12", "cxl"), (CXL,)),
     Stop(Options("7", "cxl"), (CXL,)),
     Stop(Options("6.12", "one", swap=512), (Group("system", ("swap::reclaim", "swap::a_container")),)),
