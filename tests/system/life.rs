@@ -175,6 +175,8 @@ fn a_container_that_is_always_busy_is_left_alone() {
             (24, 8),
             "placement.policy = \"faasmem\"\nplacement.semi-warm-after = \"1s\"",
         );
+        // What works on without a rest after its start is taken for initialization.
+        wait_until("it rests", || life(c)["phase"] == "keep-alive");
         ask(c, "busy");
         wait_until("it works", || life(c)["phase"] == "execution");
         std::thread::sleep(Duration::from_secs(8));

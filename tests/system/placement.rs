@@ -187,6 +187,23 @@ fn the_split_after_creation_is_the_target() {
     }
 }
 
+/// So little that it may lie on a device of which each access is emulated.
+#[test]
+fn a_few_megabytes_of_data_are_split_too() {
+    let Some(host) = Host::new() else { return };
+    for ratio in [0.5, 0.75] {
+        ours_beyond_runc(|c| {
+            hold(c, 4, ratio, true);
+            let found = placement(c);
+            assert!(is_near(c, ratio, 2.0), "{ratio}: {found}");
+            assert_eq!(found["placement"]["means"], "allocation", "{found}");
+            assert_eq!(found["isHeld"], true, "{found}");
+            c.ok("delete --force ID");
+        });
+        host.has_its_weights();
+    }
+}
+
 #[test]
 fn a_ratio_that_the_weights_do_not_give_is_reached_with_the_fewest_moves_and_then_nothing_is_done()
 {

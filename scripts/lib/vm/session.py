@@ -12,6 +12,7 @@ import time
 from .image import HERE, locked, say
 from .machine import BROKEN, LATE, Broken, Late, Machine, Share
 from .packages import PackageError, run
+from .topology import TOPOLOGIES
 
 PROJECT = os.path.realpath(f"{HERE}/../../..")
 STORE = f"{PROJECT}/target/vm"
@@ -92,8 +93,11 @@ def snapshot_folder(image, options):
 
 
 def can_have_snapshot(options):
-    """What was swapped out is not in the guest's memory, and a delay slows down taking it."""
-    return not options.swap and not options.latency
+    """What was swapped out is not in the guest's memory, and a delay slows down taking it.
+
+    QEMU does not save how a CXL device is set up: afterwards its memory reads as zeros, and programs in it crash.
+    """
+    return not options.swap and not options.latency and not TOPOLOGIES[options.topology].cxl
 
 
 def ensure_snapshot(image, options):
