@@ -398,10 +398,10 @@ fn a_node_that_goes_offline_as_a_whole_is_done_without() {
                 held(a, 0.3);
                 held(b, 0.6);
                 moved.end(a);
-                given.end(b);
                 a.ok("delete --force ID");
-                // It has the weights, of which the kernel shows those of nodes that are online.
+                // The other one has the weights, of which the kernel may show those of nodes that are online.
                 let offline = Offline::new(far);
+                given.end(b);
                 b.ok("delete --force ID");
                 drop(offline);
                 // Whoever comes next gives them back.
