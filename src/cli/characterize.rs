@@ -19,6 +19,7 @@ use crate::model::placement::LocalRatio;
 use crate::model::{Bytes, Mode, Origin, Setting};
 use crate::plot::{RatioPoint, ratios};
 use crate::policy::pareto::{self, Choice, MOST_ALIKE, Point, Rules, Slo, choose, fewest_runs};
+use crate::policy::placement::without_remote;
 use crate::profile::Store;
 use crate::tracer::{Function, Outcome, Plan, Settings, Tracer, Verdict};
 
@@ -26,9 +27,9 @@ pub(super) fn run(args: &args::Characterize, around: Surroundings) -> Result<(),
     let layout = probe::layout(Path::new("/"));
     if layout.remote().is_empty() {
         return Err(Failure::new(format!(
-            "nothing can be measured: this host has no remote memory ({} node with memory, all of one kind); a node \
-             without processors or of a slower tier is needed, and elastic-mem doctor shows what there is",
-            layout.with_memory().len().max(1)
+            "nothing can be measured: {}; a node without processors or of a slower tier is needed, and elastic-mem doctor \
+             shows what there is",
+            without_remote(&layout)
         )));
     }
     let config = around.config.clone();

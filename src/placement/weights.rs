@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::control::STATE;
 use crate::kernel::{KernelError, boot_id, numa, process};
 use crate::model::ContainerId;
-use crate::model::nodes::Weights;
+use crate::model::nodes::{NodeSet, Weights};
 use crate::model::placement::Placement;
 use crate::policy::placement::Rights;
 use crate::runtime::{RuntimeError, Status, Store, chain, write_atomic};
@@ -48,6 +48,12 @@ pub enum WeightsError {
         "{0} rely on the weights; --force gives them back all the same, and their pages are moved then"
     )]
     InUse(String),
+    /// A node of those that were found has no weight now.
+    #[error(
+        "node {0} is offline and has no weight: the weights are given back once it is online, by the next command that \
+         starts or removes a container"
+    )]
+    Offline(NodeSet),
     /// The kernel refused.
     #[error(transparent)]
     Kernel(#[from] KernelError),
@@ -137,8 +143,15 @@ impl Lease {
 
     /// Whether the weights are what was set.
     pub fn is_in_force(&self, now: &Weights) -> bool {
+        let is_as_set = |(node, weight)| now.nodes.get(node).is_none_or(|found| found == weight);
         // Weights that the kernel makes are nobody's.
-        now.nodes == self.set.nodes && now.auto != Some(true)
+        self.set.nodes.iter().all(is_as_set) && now.auto != Some(true)
+    }
+
+    /// Nodes that are offline. The kernel keeps the weight of such a node, shows it no more, and cannot be told another.
+    fn offline(&self, now: &Weights) -> NodeSet {
+        let nodes = self.set.nodes.keys().copied();
+        nodes.filter(|node| !now.nodes.contains_key(node)).collect()
     }
 }
 
@@ -232,8 +245,14 @@ impl Table {
         let before = lease.containers.len();
         lease.containers.retain(Holder::is_live);
         if lease.containers.is_empty() && !lease.by_hand {
-            self.give_back(&lease);
-            return None;
+            return match self.give_back(&lease) {
+                Ok(()) => None,
+                Err(err) => {
+                    // The record stays: the next verb tries again.
+                    tracing::warn!("interleave weights not given back: {}", chain(&err));
+                    Some(lease)
+                }
+            };
         }
         if lease.containers.len() != before {
             self.write(&lease)
@@ -243,22 +262,23 @@ impl Table {
     }
 
     /// Restores what was found, unless somebody else has written the weights since.
-    fn give_back(&self, lease: &Lease) {
+    fn give_back(&self, lease: &Lease) -> Result<()> {
         match numa::weights() {
-            Some(now) if lease.is_in_force(&now) => match numa::set_weights(&lease.before) {
-                Ok(()) => tracing::info!("the interleave weights of the host are as they were"),
-                Err(err) => {
-                    // The record stays: the next verb tries again.
-                    tracing::warn!("interleave weights not given back: {}", chain(&err));
-                    return;
+            Some(now) if lease.is_in_force(&now) => {
+                let offline = lease.offline(&now);
+                if !offline.is_empty() {
+                    return Err(WeightsError::Offline(offline));
                 }
-            },
+                numa::set_weights(&lease.before)?;
+                tracing::info!("the interleave weights of the host are as they were");
+            }
             Some(_) => tracing::info!(
                 "the interleave weights of the host were changed by somebody else: they stay"
             ),
             None => {}
         }
         self.remove();
+        Ok(())
     }
 
     /// Sets weights for the first time. The record comes first: whoever finds us dead knows what was there.
@@ -427,6 +447,7 @@ pub fn set(wanted: &Weights) -> Result<()> {
         Some(lease) if !lease.containers.is_empty() => Err(in_use(&lease)),
         Some(mut lease) => {
             lease.set.nodes.extend(&wanted.nodes);
+            lease.by_hand = true;
             table.write(&lease)?;
             Ok(numa::set_weights(&lease.set)?)
         }
@@ -436,7 +457,7 @@ pub fn set(wanted: &Weights) -> Result<()> {
 /// Gives the weights back. Whether there was anything to give back.
 ///
 /// # Errors
-/// `InUse` while containers rely on them, unless `force`.
+/// `InUse` while containers rely on them, unless `force`; `Offline` while a node is.
 pub fn release(force: bool) -> Result<bool> {
     let table = Table::lock()?;
     let Some(lease) = table.tidy() else {
@@ -445,7 +466,7 @@ pub fn release(force: bool) -> Result<bool> {
     if !lease.containers.is_empty() && !force {
         return Err(in_use(&lease));
     }
-    table.give_back(&lease);
+    table.give_back(&lease)?;
     Ok(true)
 }
 
@@ -499,6 +520,18 @@ mod tests {
         assert!(lease.is_in_force(&weights(&[(0, 3), (1, 1)], None)));
         assert!(!lease.is_in_force(&weights(&[(0, 3), (1, 1)], Some(true))));
         assert!(!lease.is_in_force(&weights(&[(0, 3), (1, 2)], Some(false))));
+    }
+
+    #[test]
+    fn the_weight_of_a_node_that_is_offline_is_nobodys_change() {
+        let lease = lease(String::new());
+        let both = weights(&[(0, 3), (1, 1)], Some(false));
+        let one = weights(&[(0, 3)], Some(false));
+        assert!(lease.is_in_force(&one) && lease.offline(&both).is_empty());
+        assert_eq!(lease.offline(&one), "1".parse().unwrap());
+        assert!(!lease.is_in_force(&weights(&[(0, 4)], Some(false))));
+        // One that was not there then has a weight of its own.
+        assert!(lease.is_in_force(&weights(&[(0, 3), (1, 1), (2, 9)], Some(false))));
     }
 
     #[test]

@@ -56,16 +56,28 @@ pub fn far_nodes() -> Vec<u32> {
         .collect()
 }
 
+/// Whether some of a node's memory is online.
+///
+/// # Panics
+/// Where the kernel does not tell.
+pub fn has_memory(node: u32) -> bool {
+    let text = fs::read_to_string("/sys/devices/system/node/has_memory").expect("has_memory");
+    let nodes: elastic_mem::model::nodes::NodeSet = text.trim().parse().expect("nodes");
+    nodes.contains(node)
+}
+
 /// How many bytes of anonymous memory are on a node, by `memory.numa_stat` of a control group.
 ///
 /// # Panics
-/// When that file says nothing of the node.
+/// When that file says nothing of a node that has memory.
 pub fn anon_on(numa_stat: &str, node: u32) -> u64 {
     let line = numa_stat.lines().find(|line| line.starts_with("anon "));
     let line = line.unwrap_or_else(|| panic!("no anon in {numa_stat}"));
     let key = format!("N{node}=");
     let found = line.split(' ').find_map(|word| word.strip_prefix(&key));
-    found
-        .and_then(|bytes| bytes.parse().ok())
-        .unwrap_or_else(|| panic!("no {key} in {line}"))
+    match found.map(str::parse) {
+        Some(Ok(bytes)) => bytes,
+        None if !has_memory(node) => 0,
+        _ => panic!("no {key} in {line}"),
+    }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::common::nodes::has_memory;
 use crate::common::{eventually, wait_until};
 use crate::harness::{Case, Outcome, ours_beyond_runc, skip};
 use crate::machine::{MIB, far_nodes, field, group};
@@ -289,32 +290,45 @@ fn damon_in_the_hands_of_another_stays_there() {
     });
 }
 
-/// Blocks of a node's memory, which can be taken away one by one.
-struct Offline(Vec<PathBuf>);
+/// Blocks of a node's memory, which can be taken away one by one, and how each comes back.
+struct Offline(Vec<(PathBuf, &'static str)>);
 
 impl Offline {
     fn new(node: u32) -> Self {
-        let folder = format!("{NODES}/node{node}");
-        let entries = fs::read_dir(folder).expect("node").flatten();
-        let blocks = entries
-            .filter(|entry| entry.file_name().to_string_lossy().starts_with("memory"))
-            .map(|entry| entry.path().join("state"))
-            .filter(|state| state.exists());
         // Those in which the kernel has something of its own stay.
-        Self(
-            blocks
-                .filter(|state| fs::write(state, "offline").is_ok())
-                .collect(),
-        )
+        let gone = blocks(node).into_iter().filter_map(|block| {
+            let back = match is_movable(&block) {
+                // Into the zone in which it was: nobody else remembers it when the node has lost all of them.
+                true => "online_movable",
+                false => "online",
+            };
+            let state = block.join("state");
+            fs::write(&state, "offline")
+                .is_ok()
+                .then_some((state, back))
+        });
+        Self(gone.collect())
     }
 }
 
 impl Drop for Offline {
     fn drop(&mut self) {
-        for state in &self.0 {
-            let _ = fs::write(state, "online");
+        for (state, back) in &self.0 {
+            let _ = fs::write(state, back);
         }
     }
+}
+
+/// The blocks of a node's memory.
+fn blocks(node: u32) -> Vec<PathBuf> {
+    let entries = fs::read_dir(format!("{NODES}/node{node}")).expect("node");
+    let paths = entries.flatten().map(|entry| entry.path());
+    paths.filter(|path| path.join("state").exists()).collect()
+}
+
+/// Whether the kernel keeps nothing of its own in a block that is online.
+fn is_movable(block: &Path) -> bool {
+    fs::read_to_string(block.join("valid_zones")).is_ok_and(|zones| zones.trim() == "Movable")
 }
 
 #[test]
@@ -341,8 +355,61 @@ fn memory_that_goes_offline_is_left_and_used_again() {
     });
 }
 
-fn has_memory(node: u32) -> bool {
-    let text = fs::read_to_string(format!("{NODES}/has_memory")).expect("has_memory");
-    let nodes: elastic_mem::model::nodes::NodeSet = text.trim().parse().expect("nodes");
-    nodes.contains(node)
+#[test]
+fn a_node_that_goes_offline_as_a_whole_is_done_without() {
+    let Some(host) = Host::new() else { return };
+    let nodes = far_nodes();
+    let [far] = *nodes else {
+        skip("there are several remote nodes, or none");
+        return;
+    };
+    if !blocks(far).iter().all(|block| is_movable(block)) {
+        skip("the kernel has memory of its own on the remote node");
+        return;
+    }
+    ours_beyond_runc(|a| {
+        ours_beyond_runc(|b| {
+            ours_beyond_runc(|c| {
+                let moved = Function::start(a, 0.3, false, false);
+                let given = Function::start(b, 0.6, true, false);
+                held(a, 0.3);
+                held(b, 0.6);
+                assert_eq!(placement(b)["placement"]["means"], "allocation");
+                let offline = Offline::new(far);
+                assert!(!has_memory(far), "node {far} still has memory");
+                for case in [&*a, b] {
+                    not_held_for(case, "is offline");
+                    assert!(is_near(case, 1.0, 1.0), "{}", placement(case));
+                    assert_eq!(case.status(), "running");
+                }
+                // Who comes now runs all the same, and is told why once.
+                configure(c, 0.3, true);
+                c.script("x=$(head -c 4194304 /dev/zero | tr '\\0' x); echo ${#x}; sleep 1000");
+                let created = c.create();
+                let said = format!("no remote memory (node {far} has none online)");
+                assert_eq!(created.stderr.matches(&said).count(), 1, "{created}");
+                c.ok("start ID");
+                wait_until("it has its memory", || {
+                    created.stdout_now().contains("4194304")
+                });
+                assert!(is_near(c, 1.0, 0.0), "{}", placement(c));
+                c.ok("delete --force ID");
+                drop(offline);
+                held(a, 0.3);
+                held(b, 0.6);
+                moved.end(a);
+                a.ok("delete --force ID");
+                // The other one has the weights, of which the kernel may show those of nodes that are online.
+                let offline = Offline::new(far);
+                given.end(b);
+                b.ok("delete --force ID");
+                drop(offline);
+                // Whoever comes next gives them back.
+                ours_beyond_runc(|d| {
+                    d.up();
+                    host.has_its_weights();
+                });
+            });
+        });
+    });
 }

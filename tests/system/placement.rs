@@ -38,8 +38,21 @@ fn weights() -> Vec<(PathBuf, String)> {
 
 fn set_weights(weights: &[(PathBuf, String)]) {
     for (path, text) in weights {
-        if !path.ends_with("auto") || text == "true" {
+        if !path.ends_with("auto") {
             fs::write(path, text).expect("weight");
+        } else if text == "true" {
+            knows_bandwidths(path);
+        }
+    }
+}
+
+/// Has the kernel make the weights itself, by this file. One that knows no bandwidths refuses.
+fn knows_bandwidths(auto: &Path) -> bool {
+    match fs::write(auto, "true") {
+        Ok(()) => true,
+        Err(err) => {
+            assert_eq!(err.raw_os_error(), Some(libc::ENODEV), "{err}");
+            false
         }
     }
 }
@@ -57,6 +70,20 @@ impl Host {
             weights: weights(),
             huge,
         })
+    }
+
+    /// Whether they were given back.
+    pub fn has_its_weights(&self) {
+        let (mut then, now) = (self.weights.clone(), weights());
+        if let (Some(then), Some(now)) = (then.last_mut(), now.last())
+            && then != now
+            && then.0.ends_with("auto")
+            && !knows_bandwidths(&then.0)
+        {
+            // The kernel begins with it and never goes back there.
+            then.1 = "false".to_owned();
+        }
+        assert_eq!(now, then);
     }
 }
 
@@ -157,6 +184,23 @@ fn the_split_after_creation_is_the_target() {
             c.ok("delete --force ID");
         });
         assert_eq!(weights(), host.weights, "after {ratio}");
+    }
+}
+
+/// So little that it may lie on a device of which each access is emulated.
+#[test]
+fn a_few_megabytes_of_data_are_split_too() {
+    let Some(host) = Host::new() else { return };
+    for ratio in [0.5, 0.75] {
+        ours_beyond_runc(|c| {
+            hold(c, 4, ratio, true);
+            let found = placement(c);
+            assert!(is_near(c, ratio, 2.0), "{ratio}: {found}");
+            assert_eq!(found["placement"]["means"], "allocation", "{found}");
+            assert_eq!(found["isHeld"], true, "{found}");
+            c.ok("delete --force ID");
+        });
+        host.has_its_weights();
     }
 }
 

@@ -144,6 +144,9 @@ class Machine:
         line = KERNEL_LINE
         if self.options.systemd:
             line += " guest.systemd systemd.show_status=0"
+        if self.topology.dimm or self.topology.cxl:
+            # As far memory is used: for what can be moved away again, and nothing of the kernel's own.
+            line += " memhp_default_state=online_movable"
         if self.options.zswap:
             line += " zswap.enabled=1"
         command = self.image.tool(

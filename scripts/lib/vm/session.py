@@ -12,6 +12,7 @@ import time
 from .image import HERE, locked, say
 from .machine import BROKEN, LATE, Broken, Late, Machine, Share
 from .packages import PackageError, run
+from .topology import TOPOLOGIES
 
 PROJECT = os.path.realpath(f"{HERE}/../../..")
 STORE = f"{PROJECT}/target/vm"
@@ -69,10 +70,16 @@ def prologue(machine, path):
     """
     lines = [machine.mount_script(), "mkdir -p /usr/local/bin"]
     if path:
-        lines.append(f"cp '{path}' /usr/local/bin/elastic-mem")
+        lines.append(f"cp '{path}' /usr/local/bin/elastic-mem || exit 125")
         lines.append("ln -sf elastic-mem /usr/local/bin/containerd-shim-elastic-mem-v1")
-        lines.append("export ELASTIC_MEM_BIN=/usr/local/bin/elastic-mem")
-    lines.append("export PATH=/usr/local/bin:$PATH RUNC_BIN=/usr/sbin/runc\n")
+    return "\n".join(lines) + "\n"
+
+
+def environment(path):
+    """Where a shell in the guest finds programs."""
+    lines = ["export PATH=/usr/local/bin:$PATH RUNC_BIN=/usr/sbin/runc\n"]
+    if path:
+        lines.insert(0, "export ELASTIC_MEM_BIN=/usr/local/bin/elastic-mem")
     return "\n".join(lines)
 
 
@@ -86,8 +93,11 @@ def snapshot_folder(image, options):
 
 
 def can_have_snapshot(options):
-    """What was swapped out is not in the guest's memory, and a delay slows down taking it."""
-    return not options.swap and not options.latency
+    """What was swapped out is not in the guest's memory, and a delay slows down taking it.
+
+    QEMU does not save how a CXL device is set up: afterwards its memory reads as zeros, and programs in it crash.
+    """
+    return not options.swap and not options.latency and not TOPOLOGIES[options.topology].cxl
 
 
 def ensure_snapshot(image, options):
@@ -167,7 +177,7 @@ def run_script(image, options, script, timeout, cold=False):
     try:
         with image.in_use(), program() as path, guest(image, options, began + timeout, cold) as machine:
             ready = time.monotonic()
-            status = machine.run(prologue(machine, path) + script)
+            status = machine.run(prologue(machine, path) + environment(path) + script)
             say(f"{options.name()}: ready after {ready - began:.1f} s, ran for {time.monotonic() - ready:.1f} s")
             return status
     except Late as error:
@@ -188,8 +198,9 @@ def run_lines(image, options, timeout, cold):
     interactive = sys.stdin.isatty()
     try:
         with image.in_use(), program() as path, guest(image, options, time.monotonic() + timeout, cold) as machine:
-            status, start, folder = 0, prologue(machine, path), "/run/shell-folder"
-            machine.run(start + f"pwd >{folder}")
+            status, folder = 0, "/run/shell-folder"
+            if machine.run(prologue(machine, path) + f"pwd >{folder}"):
+                raise Broken("the guest could not be set up")
             while True:
                 if interactive:
                     print(f"{options.name()}# ", end="", file=sys.stderr, flush=True)
@@ -198,7 +209,7 @@ def run_lines(image, options, timeout, cold):
                     return status
                 # Each line has a shell of its own; the folder is all that passes from one to the next.
                 keep = f"trap 'pwd >{folder}' EXIT\ncd \"$(cat {folder})\"\n"
-                status = machine.run(start + keep + line)
+                status = machine.run(environment(path) + keep + line)
     except Late as error:
         say(f"the deadline of {timeout:g} s has passed; still waiting until {error}")
         return LATE

@@ -57,11 +57,19 @@ FEW_VERBS = Group(
 )  # fmt: skip
 
 NODES = Group("system", ("nodes::", "tiers::"))
-PLACEMENT = Group("system", ("placement::", "life::", "adaptive::", "faults::"))
+# What takes a node that can go offline as a whole.
+WHOLE_NODE = "faults::a_node_that"
+PLACEMENT = Group("system", ("placement::", "life::", "adaptive::", "faults::"), (WHOLE_NODE,))
+DIMM = Group("system", (WHOLE_NODE, "faults::memory_that", "placement::the_split"))
 # Those that do not wait for pages to be moved.
 FEW_PLACEMENT = Group("system", ("placement::i7_weights_are", "placement::an_exec"))
-# Under emulation nothing can run from the memory of a CXL device: each instruction there costs microseconds.
-CXL = Group("system", ("tiers::", "nodes::a_node_that"))
+# One test of each kind of trouble, and of what a phase must not do: those that take seconds.
+FEW_FAULTS = Group(
+    "system",
+    ("faults::damon", "faults::memory_that", "life::a_container_that_is", "life::a_killed_monitor"),
+)
+# A program may have data in the memory of a CXL device, but not its code: each instruction there costs microseconds.
+CXL = Group("system", ("tiers::", "nodes::a_node_that", "placement::a_few_megabytes"))
 SYSTEMD = Group("system", ("systemd::", "devices::rules_hold"))
 
 # TaskOOM and Stats of the shim. A client of containerd takes seconds there, one of Docker ten.
@@ -83,7 +91,7 @@ def containerd(version, names):
 
 CI = (
     Stop(Options("6.12", "hmat"), (CGROUPS, NODES, containerd("1_7", SHIM + PLACED))),
-    Stop(Options("7", "hmat"), (NODES, FEW_PLACEMENT, containerd("2_1", SHIM))),
+    Stop(Options("7", "hmat"), (NODES, FEW_PLACEMENT, FEW_FAULTS, containerd("2_1", SHIM))),
     Stop(Options("7", "one", systemd=True), (SYSTEMD, DOCKER)),
 )
 FULL = CI + (
@@ -95,6 +103,8 @@ FULL = CI + (
     Stop(Options("7", "hmat"), (PLACEMENT, containerd("2_1", PLACED), PLACED_BY_DOCKER), 3600),
     Stop(Options("7", "three"), (NODES, PLACEMENT)),
     Stop(Options("7", "four"), (NODES,)),
+    Stop(Options("6.12", "dimm"), (DIMM,)),
+    Stop(Options("7", "dimm"), (DIMM,)),
     Stop(Options("6.12", "cxl"), (CXL,)),
     Stop(Options("7", "cxl"), (CXL,)),
     Stop(Options("6.12", "one", swap=512), (Group("system", ("swap::reclaim", "swap::a_container")),)),

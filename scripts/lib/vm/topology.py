@@ -16,12 +16,16 @@ class Node:
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """Nodes, and whether the firmware tells how fast they are (HMAT) or a CXL device holds the last one."""
+    """Nodes, whether the firmware tells how fast they are (HMAT), and what holds the last one if not the board.
+
+    A CXL device, or a module (DIMM) that can be taken away: all of it is movable, and the kernel keeps nothing there.
+    """
 
     about: str
     nodes: tuple
     hmat: bool = False
     cxl: bool = False
+    dimm: bool = False
 
 
 LOCAL = Node(2048, cpus="0-1")
@@ -46,6 +50,7 @@ TOPOLOGIES = {
         ),
         hmat=True,
     ),
+    "dimm": Topology("a module as second node, which can go offline as a whole", (LOCAL, Node(1024)), dimm=True),
     "cxl": Topology("a CXL device with volatile memory, which the kernel onlines", (LOCAL, Node(1024)), cxl=True),
 }
 
@@ -94,12 +99,18 @@ def arguments(topology, cpu_model):
         found += ["-device", "cxl-rp,port=0,bus=cxl.1,id=rp0,chassis=0,slot=2"]
         found += ["-device", f"cxl-type3,bus=rp0,volatile-memdev=m{len(nodes)},id=cxl0"]
         size = f"{total}M,maxmem={total + 4 * device}M,slots=4"
+    elif topology.dimm:
+        module = nodes[-1].mib
+        found += ["-device", f"pc-dimm,memdev=m{len(nodes) - 1},node={len(nodes) - 1},id=dimm"]
+        size = f"{total - module}M,maxmem={total}M,slots=1"
     else:
         size = f"{total}M"
     if topology.hmat:
         machine += ",hmat=on"
     for number, node in enumerate(nodes):
-        text = f"node,nodeid={number},memdev=m{number}"
+        text = f"node,nodeid={number}"
+        if not (topology.dimm and node is nodes[-1]):
+            text += f",memdev=m{number}"
         if node.cpus:
             text += f",cpus={node.cpus}"
         elif topology.hmat:

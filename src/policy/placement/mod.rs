@@ -184,6 +184,24 @@ fn live(
     );
 }
 
+/// That a host has no remote memory, and what it has: nodes of one kind, or remote ones of which all is offline.
+#[must_use]
+pub fn without_remote(layout: &Layout) -> String {
+    let empty: NodeSet = layout
+        .nodes
+        .iter()
+        .filter(|node| !node.has_cpus && node.memory == Bytes::ZERO)
+        .map(|node| node.number)
+        .collect();
+    let what = match (empty.len(), layout.with_memory().len()) {
+        (0, 0 | 1) => "1 node".to_owned(),
+        (0, nodes) => format!("{nodes} nodes, all of one kind"),
+        (1, _) => format!("node {empty} has none online"),
+        _ => format!("nodes {empty} have none online"),
+    };
+    format!("this host has no remote memory ({what})")
+}
+
 /// Whether anything can be placed.
 fn is_possible(request: &Request<'_>, placement: &mut Placement, reasons: &mut Reasons) -> bool {
     if let Some(field) = request.declared {
@@ -197,11 +215,10 @@ fn is_possible(request: &Request<'_>, placement: &mut Placement, reasons: &mut R
         return false;
     }
     if placement.remote.is_empty() || placement.local.is_empty() {
-        let nodes = request.layout.with_memory().len().max(1);
         reasons.add(
             "placement",
             "plain",
-            format!("this host has no remote memory ({nodes} node, all of one kind)"),
+            without_remote(request.layout),
             "a node without processors or of a slower tier",
         );
         return false;

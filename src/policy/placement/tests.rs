@@ -279,3 +279,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_host_without_remote_memory_is_told_apart_from_one_whose_remote_memory_is_offline() {
+    let mut host = layout(&[(0, 1), (1, 1), (2, 1)]);
+    let mut said = |empty: &[u32]| {
+        for node in &mut host.nodes {
+            node.memory = Bytes::new(u64::from(!empty.contains(&node.number)) << 30);
+        }
+        without_remote(&host)
+    };
+    assert!(said(&[1, 2]).ends_with("(nodes 1-2 have none online)"));
+    host.nodes.truncate(2);
+    let mut said = |has_cpus, bytes| {
+        let node = host.nodes.last_mut().unwrap();
+        (node.has_cpus, node.memory, node.tier) = (has_cpus, Bytes::new(bytes), Some(4));
+        without_remote(&host)
+    };
+    assert!(said(false, 0).ends_with("(node 1 has none online)"));
+    assert!(said(true, 1 << 30).ends_with("(2 nodes, all of one kind)"));
+    // Processors of which no memory is near are no remote memory.
+    assert!(said(true, 0).ends_with("(1 node)"));
+}
