@@ -6,7 +6,7 @@ use super::learn::{LEAST_RUNS, choose, foreseen, trusted};
 use super::settings::FunctionSettings;
 use super::step::{largest_of, pad_of};
 use crate::model::plan::{Clock, Forecast, Margins, Plan};
-use crate::model::profile::{ClassProfile, Profile};
+use crate::model::profile::{ClassProfile, Confidence, Profile};
 use crate::model::{Bytes, ClassName, Mode, Origin, Setting};
 use crate::policy::reasons::Reasons;
 
@@ -63,7 +63,7 @@ pub fn plan(request: &Request<'_>) -> Plan {
         reasons.add("floor", floor.value.to_megabytes(), from(floor), "");
     }
     if let Some((profile, name, class)) = chosen.filter(|_| mode.grants()) {
-        let forecast = forecast(profile, class);
+        let forecast = forecast(profile, class, request.settings.mode.value);
         if request.cgroup != 1 {
             // Nothing wakes the sampler between two looks.
             plan.margins.pad = pad_of(forecast.most, &margins);
@@ -185,20 +185,20 @@ fn mode(
     }
 }
 
-/// What the runs of a class say of the next one.
-fn forecast(profile: &Profile, class: &ClassProfile) -> Forecast {
-    let share = |confidence: crate::model::profile::Confidence| {
+/// What the runs of a class say of the next one: by the clock by which fewer of them left the hull of the others, or if it
+/// is not replayed, by which fewer grew otherwise than the others foresee.
+fn forecast(profile: &Profile, class: &ClassProfile, mode: Mode) -> Forecast {
+    let share = |confidence: Confidence| {
         // Of 10,000 runs.
         u64::from(confidence.violations) * 10_000 / u64::from(confidence.runs.max(1))
     };
-    let by_cpu = class
-        .by_cpu
-        .as_ref()
-        .zip(class.cpu_confidence)
-        .filter(|(_, confidence)| share(*confidence) < share(class.wall_confidence));
-    let (clock, hulls) = match by_cpu {
-        Some((hulls, _)) => (Clock::Cpu, hulls),
-        None => (Clock::Wall, &class.wall),
+    let (wall, cpu) = match mode {
+        Mode::Replay => (Some(class.wall_confidence), class.cpu_confidence),
+        _ => (class.wall_growth, class.cpu_growth),
+    };
+    let (clock, hulls) = match (wall.zip(cpu), &class.by_cpu) {
+        (Some((wall, cpu)), Some(hulls)) if share(cpu) < share(wall) => (Clock::Cpu, hulls),
+        _ => (Clock::Wall, &class.wall),
     };
     // Where nobody looked that often, all of it may have come at once.
     let burst = class.burst.unwrap_or(class.usage_peak.max);

@@ -118,16 +118,20 @@ fn growth<'a>(
     (confidence.runs > 1).then_some(confidence)
 }
 
-/// By how much a run grew more than others foresee that used about as much.
+/// By how much a run grew more than others foresee that used about as much, and than it had just grown: what goes on is seen
+/// without them.
 fn unforeseen(run: &Hull, rest: Hull, rules: &Rules) -> Bytes {
     let width = run.width.as_duration();
     let most = rest.largest().unwrap_or_default();
     let rest = Rises::of(rest, width.saturating_mul(2), most);
+    let mut before = 0;
     let pairs = run.bins.iter().zip(run.bins.iter().skip(1));
     let worst = (0_u32..).zip(pairs).map(|(bin, (now, next))| {
         let time = width.saturating_mul(bin);
-        let rise = rest.foreseen(time, JITTER, *now);
-        let most = Bytes::new(now.get().saturating_add(rise.get()));
+        let going_on = before + before / 2;
+        before = next.saturating_sub(*now).get();
+        let rise = rest.foreseen(time, JITTER, *now).get().max(going_on);
+        let most = Bytes::new(now.get().saturating_add(rise));
         next.saturating_sub(rules.buffer.above(most))
     });
     worst.max().unwrap_or_default()
