@@ -124,11 +124,11 @@ fn unforeseen(run: &Hull, rest: Hull, rules: &Rules) -> Bytes {
     let width = run.width.as_duration();
     let most = rest.largest().unwrap_or_default();
     let rest = Rises::of(rest, width.saturating_mul(2), most);
-    let mut before = 0;
+    let mut before = 0_u64;
     let pairs = run.bins.iter().zip(run.bins.iter().skip(1));
     let worst = (0_u32..).zip(pairs).map(|(bin, (now, next))| {
         let time = width.saturating_mul(bin);
-        let going_on = before + before / 2;
+        let going_on = before.saturating_add(before / 2);
         before = next.saturating_sub(*now).get();
         let rise = rest.foreseen(time, JITTER, *now).get().max(going_on);
         let most = Bytes::new(now.get().saturating_add(rise));

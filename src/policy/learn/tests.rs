@@ -228,6 +228,19 @@ fn growth_is_foreseen_where_others_grew_from_there() {
     };
     // The hull of the others is left by the first of them, by more than the lead: it cannot be replayed.
     assert_eq!(growth(&[("a", 20), ("b", 23), ("c", 23)]), (0, true, None));
+    // What goes on for longer than with the others is seen without them, what begins is not.
+    let ramp = |name, ends: u64| {
+        let bins: Vec<u64> = (0..50)
+            .map(|bin: u64| (10 + 5 * bin.min(ends)) * MIB)
+            .collect();
+        run(name, &bins)
+    };
+    let profile = learned(
+        [ramp("a", 20), ramp("b", 20), ramp("c", 40)],
+        &Rules::default(),
+    );
+    let class = profile.classes.values().next().unwrap();
+    assert_eq!(class.wall_growth.unwrap().violations, 0);
     // At a time at which nobody else grew; and the hull with that run has the others' rise at its time alone.
     assert_eq!(growth(&[("a", 10), ("b", 23), ("c", 23)]), (3, false, None));
     // One run says nothing.
