@@ -6,7 +6,7 @@ use crate::model::profile::{BinWidth, ClassProfile, Confidence, Digest, Hull, Hu
 
 use super::Rules;
 use super::barrel::barrel;
-use super::rises::{JITTER, Rises};
+use super::rises::Rises;
 
 /// A page cache that is larger than the smallest one by less is no sign of a cold start.
 const LEAST_COLD: Bytes = Bytes::new(8 << 20);
@@ -130,7 +130,7 @@ fn unforeseen(run: &Hull, rest: Hull, rules: &Rules) -> Bytes {
         let time = width.saturating_mul(bin);
         let going_on = before.saturating_add(before / 2);
         before = next.saturating_sub(*now).get();
-        let rise = rest.foreseen(time, JITTER, *now).get().max(going_on);
+        let rise = rest.foreseen(time, *now).get().max(going_on);
         let most = Bytes::new(now.get().saturating_add(rise));
         next.saturating_sub(rules.buffer.above(most))
     });

@@ -22,7 +22,7 @@ pub use bins::candidates;
 pub use choose::{LEAST_RUNS, choose, foreseen, trusted};
 pub use digest::{MOST_BINS, NoDigest, digest};
 pub use digests::{Digests, MOST_KEPT, MOST_KEPT_ALIKE};
-pub use rises::{JITTER, Moment, Rises};
+pub use rises::{Moment, Rises};
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,14 +1,15 @@
 //! How a hull grows: what a run is told of the time that comes.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::barrel::{Buffer, barrel};
 use crate::model::Bytes;
 use crate::model::profile::Hull;
 
-/// Moments of a hull count for so many percent of the time around them: runs are faster and slower than each other. Run
-/// times of one function vary by 17 to 48 % on a busy host.
-pub const JITTER: u32 = 15;
+/// Moments of a hull count from so many percent of the time of a run to so many: runs are faster and slower than each other.
+/// Run times of one function vary by 17 to 48 % on a busy host.
+const NEAR: RangeInclusive<u32> = 85..=115;
 /// A moment of a hull says something of a run that uses about as much: it may differ by this share of the peak.
 const LEVEL_SHARE: u64 = 6;
 /// ... or so much.
@@ -49,15 +50,19 @@ impl Rises {
         self.level
     }
 
-    /// The moments within so many percent of this time, and a bin on either side.
-    pub fn around(&self, time: Duration, percent: u32) -> impl Iterator<Item = Moment> + '_ {
+    /// The moments from so many percent of this time to so many, and a bin on either side.
+    pub fn around(
+        &self,
+        time: Duration,
+        percent: RangeInclusive<u32>,
+    ) -> impl Iterator<Item = Moment> + '_ {
         let width = u128::from(self.hull.width.micros());
         let bin = |percent: u32| {
             let micros = time.as_micros() * u128::from(percent) / 100;
             usize::try_from(micros / width).unwrap_or(usize::MAX)
         };
-        let first = bin(100_u32.saturating_sub(percent)).saturating_sub(1);
-        let last = bin(100_u32.saturating_add(percent)).saturating_add(1);
+        let first = bin(*percent.start()).saturating_sub(1);
+        let last = bin(*percent.end()).saturating_add(1);
         let moments = self.hull.bins.iter().zip(&self.rises);
         moments
             .skip(first)
@@ -69,8 +74,8 @@ impl Rises {
     }
 
     /// How much those grew, about now, that used about as much, or passed by that much.
-    pub fn foreseen(&self, time: Duration, percent: u32, usage: Bytes) -> Bytes {
-        let rises = self.around(time, percent).map(|moment| {
+    pub fn foreseen(&self, time: Duration, usage: Bytes) -> Bytes {
+        let rises = self.around(time, NEAR).map(|moment| {
             let top = moment.value.get().saturating_add(moment.rise.get());
             let is_alike = moment.value.get().abs_diff(usage.get()) <= self.level;
             match is_alike {
@@ -99,9 +104,9 @@ mod tests {
         Rises::of(hull, Duration::from_millis(20), most)
     }
 
-    fn foreseen(rises: &Rises, millis: u64, percent: u32, usage: u64) -> u64 {
+    fn foreseen(rises: &Rises, millis: u64, usage: u64) -> u64 {
         let time = Duration::from_millis(millis);
-        let rise = rises.foreseen(time, percent, Bytes::new(usage * MIB));
+        let rise = rises.foreseen(time, Bytes::new(usage * MIB));
         rise.get() / MIB
     }
 
@@ -111,16 +116,15 @@ mod tests {
         bins[20..].fill(90);
         let rises = rises(&bins);
         // At 380 ms the others rise: 15 % around that are 57 ms, and a bin.
-        assert_eq!(foreseen(&rises, 380, 15, 10), 80);
-        assert_eq!(foreseen(&rises, 340, 15, 10), 80);
-        assert_eq!(foreseen(&rises, 300, 15, 10), 0);
-        assert_eq!(foreseen(&rises, 300, 30, 10), 80);
+        assert_eq!(foreseen(&rises, 380, 10), 80);
+        assert_eq!(foreseen(&rises, 340, 10), 80);
+        assert_eq!(foreseen(&rises, 300, 10), 0);
         // A level is 16 MiB wide here.
-        assert_eq!(foreseen(&rises, 380, 15, 26), 80);
+        assert_eq!(foreseen(&rises, 380, 26), 80);
         // On the way.
-        assert_eq!(foreseen(&rises, 380, 15, 27), 63);
-        assert_eq!(foreseen(&rises, 380, 15, 120), 0);
+        assert_eq!(foreseen(&rises, 380, 27), 63);
+        assert_eq!(foreseen(&rises, 380, 120), 0);
         // Long after their end nobody knows.
-        assert_eq!(foreseen(&rises, 2_000, 15, 10), 0);
+        assert_eq!(foreseen(&rises, 2_000, 10), 0);
     }
 }

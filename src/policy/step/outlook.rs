@@ -1,16 +1,19 @@
 //! What earlier runs say of the time that comes.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::Look;
 use crate::model::Bytes;
 use crate::model::plan::{Clock, Forecast, Margins};
 use crate::model::profile::Hull;
-use crate::policy::learn::{Buffer, JITTER, Rises, barrel};
+use crate::policy::learn::{Buffer, Rises, barrel};
 
-/// Moments of a hull count for so many percent of the time around them where runs do not grow as the others foresee, and
-/// for what may come at once.
-const WIDE: u32 = 30;
+/// The moments that count where runs do not grow as the others foresee, in percent of the time of this one.
+const WIDE: RangeInclusive<u32> = 70..=130;
+/// Those that count for what may come at once where they do: with warm page cache a run may be twice as fast as those
+/// before it.
+const SOON: RangeInclusive<u32> = 70..=200;
 /// The times of [`Forecast::jump`] and [`Forecast::burst`].
 const JUMP: Duration = Duration::from_millis(4);
 const BURST: Duration = Duration::from_millis(20);
@@ -55,7 +58,7 @@ impl Outlook {
     }
 
     /// What comes if it does at once what the others did at most. [`Self::rise`] knows when that comes, but not of each
-    /// run. Where runs grow as the others foresee, no more than what others had within the same third of their time.
+    /// run. Where runs grow as the others foresee, no more than what others had at about this time, or will have until twice that.
     fn sudden(&self, time: Option<Duration>, usage: Bytes, reaction: Duration) -> Bytes {
         let longer = reaction.saturating_sub(JUMP).min(BURST - JUMP).as_nanos();
         let more = u128::from(self.burst.saturating_sub(self.jump).get());
@@ -67,7 +70,7 @@ impl Outlook {
         let share = Bytes::new(growth.saturating_mul(times) / of);
         match time.filter(|_| self.foreseen) {
             Some(time) => {
-                let moments = self.rises.around(time, WIDE);
+                let moments = self.rises.around(time, SOON);
                 let tops =
                     moments.map(|moment| moment.value.get().saturating_add(moment.rise.get()));
                 let top = tops.max().map_or(self.most, Bytes::new);
@@ -81,7 +84,7 @@ impl Outlook {
     /// Where they do not grow as the others foresee also how much more those had that used far more.
     fn rise(&self, time: Duration, usage: Bytes) -> Bytes {
         let rise = match self.foreseen {
-            true => self.rises.foreseen(time, JITTER, usage),
+            true => self.rises.foreseen(time, usage),
             false => {
                 let level = self.rises.level();
                 let moments = self.rises.around(time, WIDE).map(|moment| {
