@@ -46,7 +46,8 @@ pub(super) fn profile(runs: &[&Digest], rules: &Rules) -> Option<ClassProfile> {
         file_peak: file_peak(&warm)?,
         cold_file_peak: file_peak(&cold),
         usage_peak: peaks(|run| run.usage_peak)?,
-        jump: runs.iter().filter_map(|run| run.jump).max(),
+        // Where nobody looked that often, all of a burst may have come at once.
+        jump: runs.iter().filter_map(|run| run.jump.or(run.burst)).max(),
         burst: runs.iter().filter_map(|run| run.burst).max(),
         seen: runs
             .iter()
