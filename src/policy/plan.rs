@@ -281,7 +281,8 @@ impl Reasons {
         }
         .unwrap_or_default();
         let word = match (forecast.trusted, forecast.foreseen) {
-            (true, _) => "trusted",
+            (true, true) => "trusted",
+            (true, false) => "trusted, growth with caution",
             (false, true) => "of growth alone",
             (false, false) => "of growth alone, with caution",
         };
@@ -421,6 +422,35 @@ mod tests {
         assert_eq!(pad(1), (8, "default".to_owned()));
         assert_eq!(pad(2).0, 20);
         assert!(pad(2).1.contains("cgroup v2"), "{}", pad(2).1);
+    }
+
+    #[test]
+    fn a_forecast_says_how_far_it_goes() {
+        let told = |violations, unforeseen| {
+            let mut profile = profile(10);
+            for class in profile.classes.values_mut() {
+                let of = |violations| Confidence {
+                    runs: 9,
+                    violations,
+                    ..Confidence::default()
+                };
+                class.wall_confidence = of(violations);
+                class.wall_growth = Some(of(unforeseen));
+                (class.cpu_confidence, class.cpu_growth) = (None, None);
+            }
+            let plan = planned(1, &profile);
+            let reason = plan.reasons.iter().find(|r| r.what == "forecast").unwrap();
+            assert!(
+                reason
+                    .because
+                    .starts_with(&format!("{violations} of 9 runs left"))
+            );
+            reason.value.clone()
+        };
+        assert_eq!(told(0, 0), "trusted, by wall time");
+        assert_eq!(told(0, 5), "trusted, growth with caution, by wall time");
+        assert_eq!(told(5, 0), "of growth alone, by wall time");
+        assert_eq!(told(5, 5), "of growth alone, with caution, by wall time");
     }
 
     #[test]

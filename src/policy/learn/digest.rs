@@ -181,7 +181,7 @@ fn growth(usages: &[(u64, u64)], within: u64) -> Option<u64> {
         let before = before.filter(|(then, _)| now - then <= LONGEST_GAP);
         let since = before.map(|(then, before)| {
             let grown = u128::from(usage.saturating_sub(*before));
-            let part = grown * u128::from(within) * 3 / u128::from(2 * (now - then)).max(1);
+            let part = grown * u128::from(within) * 3 / u128::from(2 * (now - then));
             u64::try_from(part.min(grown)).unwrap_or(u64::MAX)
         });
         let grown = least.map(|least| usage.saturating_sub(least));
