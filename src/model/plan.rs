@@ -19,6 +19,18 @@ pub enum Clock {
     Cpu,
 }
 
+/// How well runs foresee each other's growth, from worst to best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Foresight {
+    /// They grew otherwise than the others.
+    None,
+    /// They grew as the others did at about this moment: what those never had then is not to be reckoned with.
+    About,
+    /// They did so at the same moment.
+    Steady,
+}
+
 /// What earlier runs of the input class needed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Forecast {
@@ -26,8 +38,8 @@ pub struct Forecast {
     pub clock: Clock,
     /// Whether runs kept to the hull of the others: only then can it be replayed.
     pub trusted: bool,
-    /// Whether runs grew as the others foresee: then what those never had at such a time is not to be reckoned with.
-    pub foreseen: bool,
+    /// Whether runs grew as the others foresee.
+    pub foresight: Foresight,
     /// All memory that is charged: the hull of what cannot be dropped, and of the page cache.
     pub hull: Hull,
     /// The largest usage of any run of the class.

@@ -122,9 +122,13 @@ pub struct ClassProfile {
     /// Leave-one-out check of the hull over wall time: whether runs kept to the barrelled hull of the rest. After the last
     /// bin of the rest their largest value is what they have.
     pub wall_confidence: Confidence,
-    /// The same of growth: whether runs grew, at moments at which they used about as much as the rest, no more than these.
+    /// The same of growth: whether runs grew, at moments at which they used about as much as the rest, no more than these
+    /// at about that time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wall_growth: Option<Confidence>,
+    /// ... no more than these at that time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wall_steady: Option<Confidence>,
     /// Hulls over CPU time, if every run has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_cpu: Option<Hulls>,
@@ -134,6 +138,9 @@ pub struct ClassProfile {
     /// Leave-one-out check of growth over CPU time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_growth: Option<Confidence>,
+    /// ... at that CPU time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_steady: Option<Confidence>,
     /// What requests were seen to do with memory, at most.
     #[serde(flatten)]
     pub seen: Seen,

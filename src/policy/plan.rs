@@ -1,11 +1,12 @@
 //! What is to be done with the memory of a container that is about to start.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use super::learn::{LEAST_RUNS, choose, foreseen, trusted};
+use super::learn::{LEAST_RUNS, choose, foresight, trusted};
 use super::settings::FunctionSettings;
 use super::step::{largest_of, pad_of};
-use crate::model::plan::{Clock, Forecast, Margins, Plan};
+use crate::model::plan::{Clock, Forecast, Foresight, Margins, Plan};
 use crate::model::profile::{ClassProfile, Confidence, Profile};
 use crate::model::{Bytes, ClassName, Mode, Origin, Setting};
 use crate::policy::reasons::Reasons;
@@ -186,18 +187,10 @@ fn mode(
 }
 
 /// What the runs of a class say of the next one: by the clock by which fewer of them left the hull of the others, or if it
-/// is not replayed, by which fewer grew otherwise than the others foresee.
+/// is not replayed, by which they foresee growth better.
 fn forecast(profile: &Profile, class: &ClassProfile, mode: Mode) -> Forecast {
-    let share = |confidence: Confidence| {
-        // Of 10,000 runs.
-        u64::from(confidence.violations) * 10_000 / u64::from(confidence.runs.max(1))
-    };
-    let (wall, cpu) = match mode {
-        Mode::Replay => (Some(class.wall_confidence), class.cpu_confidence),
-        _ => (class.wall_growth, class.cpu_growth),
-    };
-    let (clock, hulls) = match (wall.zip(cpu), &class.by_cpu) {
-        (Some((wall, cpu)), Some(hulls)) if share(cpu) < share(wall) => (Clock::Cpu, hulls),
+    let (clock, hulls) = match &class.by_cpu {
+        Some(hulls) if prefers_cpu(class, mode) => (Clock::Cpu, hulls),
         _ => (Clock::Wall, &class.wall),
     };
     // Where nobody looked that often, all of it may have come at once.
@@ -205,7 +198,7 @@ fn forecast(profile: &Profile, class: &ClassProfile, mode: Mode) -> Forecast {
     Forecast {
         clock,
         trusted: trusted(class) == Some(clock),
-        foreseen: foreseen(class, clock),
+        foresight: foresight(class, clock),
         hull: hulls.sum(),
         most: class.usage_peak.max,
         jump: class.jump.unwrap_or(burst).min(burst),
@@ -217,6 +210,26 @@ fn forecast(profile: &Profile, class: &ClassProfile, mode: Mode) -> Forecast {
             .filter(|(_, class)| class.runs >= LEAST_RUNS)
             .map(|(name, class)| (name.clone(), class.usage_peak.max))
             .collect(),
+    }
+}
+
+fn prefers_cpu(class: &ClassProfile, mode: Mode) -> bool {
+    let is_less = |cpu: Option<Confidence>, wall: Option<Confidence>| {
+        let share = |confidence: Confidence| {
+            // Of 10,000 runs.
+            u64::from(confidence.violations) * 10_000 / u64::from(confidence.runs.max(1))
+        };
+        cpu.zip(wall)
+            .is_some_and(|(cpu, wall)| share(cpu) < share(wall))
+    };
+    if mode == Mode::Replay {
+        return is_less(class.cpu_confidence, Some(class.wall_confidence));
+    }
+    let (cpu, wall) = (foresight(class, Clock::Cpu), foresight(class, Clock::Wall));
+    match (cpu.cmp(&wall), cpu) {
+        (Ordering::Equal, Foresight::Steady) => is_less(class.cpu_steady, class.wall_steady),
+        (Ordering::Equal, _) => is_less(class.cpu_growth, class.wall_growth),
+        (order, _) => order == Ordering::Greater,
     }
 }
 
@@ -280,22 +293,30 @@ impl Reasons {
             Clock::Cpu => class.cpu_confidence,
         }
         .unwrap_or_default();
-        let word = match (forecast.trusted, forecast.foreseen) {
-            (true, true) => "trusted",
-            (true, false) => "trusted, growth with caution",
-            (false, true) => "of growth alone",
-            (false, false) => "of growth alone, with caution",
+        let word = match (forecast.trusted, forecast.foresight) {
+            (true, Foresight::Steady) => "trusted, steady",
+            (true, Foresight::About) => "trusted",
+            (true, Foresight::None) => "trusted, growth with caution",
+            (false, Foresight::Steady) => "of growth alone, steady",
+            (false, Foresight::About) => "of growth alone",
+            (false, Foresight::None) => "of growth alone, with caution",
         };
-        let (clock, growth) = match forecast.clock {
-            Clock::Wall => ("wall time", class.wall_growth),
-            Clock::Cpu => ("CPU time", class.cpu_growth),
+        let (clock, growth, steady) = match forecast.clock {
+            Clock::Wall => ("wall time", class.wall_growth, class.wall_steady),
+            Clock::Cpu => ("CPU time", class.cpu_growth, class.cpu_steady),
         };
         let growth = growth.unwrap_or_default();
+        let late = match steady {
+            Some(steady) if steady.violations > growth.violations => {
+                format!(", {} at another time", steady.violations)
+            }
+            _ => String::new(),
+        };
         self.add(
             "forecast",
             format!("{word}, by {clock}"),
             format!(
-                "{} of {} runs left the barrelled hull of the others, {} of {} grew otherwise than they foresee",
+                "{} of {} runs left the barrelled hull of the others, {} of {} grew otherwise than they foresee{late}",
                 confidence.violations, confidence.runs, growth.violations, growth.runs
             ),
             "more runs; classes of inputs that differ",
@@ -426,7 +447,7 @@ mod tests {
 
     #[test]
     fn a_forecast_says_how_far_it_goes() {
-        let told = |violations, unforeseen| {
+        let told = |violations, unforeseen, late| {
             let mut profile = profile(10);
             for class in profile.classes.values_mut() {
                 let of = |violations| Confidence {
@@ -436,21 +457,29 @@ mod tests {
                 };
                 class.wall_confidence = of(violations);
                 class.wall_growth = Some(of(unforeseen));
-                (class.cpu_confidence, class.cpu_growth) = (None, None);
+                class.wall_steady = Some(of(late));
+                (class.cpu_confidence, class.by_cpu) = (None, None);
             }
             let plan = planned(1, &profile);
             let reason = plan.reasons.iter().find(|r| r.what == "forecast").unwrap();
-            assert!(
-                reason
-                    .because
-                    .starts_with(&format!("{violations} of 9 runs left"))
+            let late = match late > unforeseen {
+                true => format!(", {late} at another time"),
+                false => String::new(),
+            };
+            assert_eq!(
+                reason.because,
+                format!(
+                    "{violations} of 9 runs left the barrelled hull of the others, {unforeseen} of 9 grew otherwise than they foresee{late}"
+                )
             );
             reason.value.clone()
         };
-        assert_eq!(told(0, 0), "trusted, by wall time");
-        assert_eq!(told(0, 5), "trusted, growth with caution, by wall time");
-        assert_eq!(told(5, 0), "of growth alone, by wall time");
-        assert_eq!(told(5, 5), "of growth alone, with caution, by wall time");
+        assert_eq!(told(0, 0, 0), "trusted, steady, by wall time");
+        assert_eq!(told(0, 0, 5), "trusted, by wall time");
+        assert_eq!(told(0, 5, 5), "trusted, growth with caution, by wall time");
+        assert_eq!(told(5, 0, 0), "of growth alone, steady, by wall time");
+        assert_eq!(told(5, 0, 5), "of growth alone, by wall time");
+        assert_eq!(told(5, 5, 5), "of growth alone, with caution, by wall time");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use elastic_mem::kernel::cgroup::Lever;
-use elastic_mem::model::plan::{Clock, Forecast, Margins, Plan};
+use elastic_mem::model::plan::{Clock, Forecast, Foresight, Margins, Plan};
 use elastic_mem::model::trace::{Context, Trace};
 use elastic_mem::model::{Bytes, FunctionKey, Hull, MemoryLimit, Mode, Priority};
 use elastic_mem::sampler::{Sampler, Subject, Watched, new_run};
@@ -73,7 +73,7 @@ fn plan() -> Plan {
         forecast: Some(Forecast {
             clock: Clock::Wall,
             trusted: true,
-            foreseen: true,
+            foresight: Foresight::About,
             hull: Hull {
                 bins: vec![most; 50],
                 ..Hull::default()

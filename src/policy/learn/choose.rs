@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::model::ClassName;
-use crate::model::plan::Clock;
+use crate::model::plan::{Clock, Foresight};
 use crate::model::profile::{ClassProfile, Confidence, Profile};
 
 /// A class with fewer complete runs says nothing.
@@ -48,13 +48,18 @@ pub fn trusted(class: &ClassProfile) -> Option<Clock> {
         .map(|(_, clock)| clock)
 }
 
-/// Whether runs of a class grew as the others foresee, by this clock: no more than 1 of 10 did otherwise.
-pub fn foreseen(class: &ClassProfile, clock: Clock) -> bool {
-    let growth = match clock {
-        Clock::Wall => class.wall_growth,
-        Clock::Cpu => class.cpu_growth,
+/// How well runs of a class foresee each other's growth, by this clock: no more than 1 of 10 grew otherwise.
+pub fn foresight(class: &ClassProfile, clock: Clock) -> Foresight {
+    let (growth, steady) = match clock {
+        Clock::Wall => (class.wall_growth, class.wall_steady),
+        Clock::Cpu => (class.cpu_growth, class.cpu_steady),
     };
-    growth.is_some_and(|growth| passes(&growth))
+    let passes = |growth: Option<Confidence>| growth.is_some_and(|growth| passes(&growth));
+    match (passes(steady), passes(growth)) {
+        (true, _) => Foresight::Steady,
+        (_, true) => Foresight::About,
+        (false, false) => Foresight::None,
+    }
 }
 
 fn passes(confidence: &Confidence) -> bool {

@@ -19,10 +19,10 @@ mod tests;
 
 pub use barrel::{Buffer, Sizes, barrel};
 pub use bins::candidates;
-pub use choose::{LEAST_RUNS, choose, foreseen, trusted};
+pub use choose::{LEAST_RUNS, choose, foresight, trusted};
 pub use digest::{MOST_BINS, NoDigest, digest};
 pub use digests::{Digests, MOST_KEPT, MOST_KEPT_ALIKE};
-pub use rises::{Moment, Rises};
+pub use rises::{ABOUT, Moment, Rises, STEADY};
 
 use std::collections::BTreeMap;
 use std::time::Duration;

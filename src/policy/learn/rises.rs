@@ -7,9 +7,11 @@ use super::barrel::{Buffer, barrel};
 use crate::model::Bytes;
 use crate::model::profile::Hull;
 
-/// Moments of a hull count from so many percent of the time of a run to so many: runs are faster and slower than each other.
+/// Moments of a hull count that differ by so many percent of the time of a run: runs are faster and slower than each other.
 /// Run times of one function vary by 17 to 48 % on a busy host.
-const NEAR: RangeInclusive<u32> = 85..=115;
+pub const ABOUT: u32 = 15;
+/// The same where runs are as fast as each other. Most functions keep to this on a host that is not busy.
+pub const STEADY: u32 = 3;
 /// A moment of a hull says something of a run that uses about as much: it may differ by this share of the peak.
 const LEVEL_SHARE: u64 = 6;
 /// ... or so much.
@@ -29,6 +31,8 @@ pub struct Moment {
 pub struct Rises {
     hull: Hull,
     rises: Vec<Bytes>,
+    /// The most until the end of each bin.
+    so_far: Vec<Bytes>,
     level: u64,
 }
 
@@ -38,7 +42,12 @@ impl Rises {
         let ahead = barrel(&hull, lead, &Buffer::NONE);
         let pairs = hull.bins.iter().zip(&ahead.bins);
         let rises = pairs.map(|(now, then)| then.saturating_sub(*now)).collect();
+        let so_far = hull.bins.iter().scan(Bytes::ZERO, |most, value| {
+            *most = (*value).max(*most);
+            Some(*most)
+        });
         Self {
+            so_far: so_far.collect(),
             hull,
             rises,
             level: LEVEL.max(most.get() / LEVEL_SHARE),
@@ -56,13 +65,8 @@ impl Rises {
         time: Duration,
         percent: RangeInclusive<u32>,
     ) -> impl Iterator<Item = Moment> + '_ {
-        let width = u128::from(self.hull.width.micros());
-        let bin = |percent: u32| {
-            let micros = time.as_micros() * u128::from(percent) / 100;
-            usize::try_from(micros / width).unwrap_or(usize::MAX)
-        };
-        let first = bin(*percent.start()).saturating_sub(1);
-        let last = bin(*percent.end()).saturating_add(1);
+        let first = self.bin(time, *percent.start()).saturating_sub(1);
+        let last = self.bin(time, *percent.end()).saturating_add(1);
         let moments = self.hull.bins.iter().zip(&self.rises);
         moments
             .skip(first)
@@ -73,9 +77,25 @@ impl Rises {
             })
     }
 
-    /// How much those grew, about now, that used about as much, or passed by that much.
-    pub fn foreseen(&self, time: Duration, usage: Bytes) -> Bytes {
-        let rises = self.around(time, NEAR).map(|moment| {
+    /// The most that was used until so many percent of this time, and a bin.
+    pub fn until(&self, time: Duration, percent: u32) -> Bytes {
+        let last = self.bin(time, percent).saturating_add(1);
+        let most = self.so_far.get(last).or(self.so_far.last());
+        most.copied().unwrap_or_default()
+    }
+
+    /// The bin of so many percent of this time.
+    fn bin(&self, time: Duration, percent: u32) -> usize {
+        let micros = time.as_micros() * u128::from(percent) / 100;
+        let width = u128::from(self.hull.width.micros());
+        usize::try_from(micros / width).unwrap_or(usize::MAX)
+    }
+
+    /// How much those grew that used about as much, or passed by that much, at moments that differ by so many percent of
+    /// this time.
+    pub fn foreseen(&self, time: Duration, usage: Bytes, percent: u32) -> Bytes {
+        let near = 100_u32.saturating_sub(percent)..=100_u32.saturating_add(percent);
+        let rises = self.around(time, near).map(|moment| {
             let top = moment.value.get().saturating_add(moment.rise.get());
             let is_alike = moment.value.get().abs_diff(usage.get()) <= self.level;
             match is_alike {
@@ -106,7 +126,7 @@ mod tests {
 
     fn foreseen(rises: &Rises, millis: u64, usage: u64) -> u64 {
         let time = Duration::from_millis(millis);
-        let rise = rises.foreseen(time, Bytes::new(usage * MIB));
+        let rise = rises.foreseen(time, Bytes::new(usage * MIB), ABOUT);
         rise.get() / MIB
     }
 
@@ -126,5 +146,24 @@ mod tests {
         assert_eq!(foreseen(&rises, 380, 120), 0);
         // Long after their end nobody knows.
         assert_eq!(foreseen(&rises, 2_000, 10), 0);
+        let steady = |millis| {
+            let time = Duration::from_millis(millis);
+            rises.foreseen(time, Bytes::new(10 * MIB), STEADY).get() / MIB
+        };
+        assert_eq!(steady(360), 80);
+        assert_eq!(steady(340), 0);
+    }
+
+    #[test]
+    fn what_was_used_until_now_stays_known() {
+        let rises = rises(&[10, 90, 20, 20, 20, 95]);
+        let until = |millis, percent| {
+            let time = Duration::from_millis(millis);
+            rises.until(time, percent).get() / MIB
+        };
+        assert_eq!(until(10, 100), 90);
+        assert_eq!(until(70, 100), 90);
+        assert_eq!(until(70, 115), 95);
+        assert_eq!(until(5_000, 100), 95);
     }
 }

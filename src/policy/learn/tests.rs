@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::Bytes;
-use crate::model::plan::Clock;
+use crate::model::plan::{Clock, Foresight};
 use crate::model::profile::{BinWidth, Confidence, Hull, Hulls, InputBins};
 use crate::model::trace::{COLUMNS, Trace, VERSION_LINE};
 
@@ -222,12 +222,20 @@ fn growth_is_foreseen_where_others_grew_from_there() {
         let wall = class.wall_growth.unwrap();
         (
             wall.violations,
-            foreseen(&class, Clock::Wall),
+            foresight(&class, Clock::Wall),
             trusted(&class),
         )
     };
     // The hull of the others is left by the first of them, by more than the lead: it cannot be replayed.
-    assert_eq!(growth(&[("a", 20), ("b", 23), ("c", 23)]), (0, true, None));
+    assert_eq!(
+        growth(&[("a", 20), ("b", 23), ("c", 23)]),
+        (0, Foresight::About, None)
+    );
+    // 20 ms are no difference: bins are that wide.
+    assert_eq!(
+        growth(&[("a", 22), ("b", 23), ("c", 23)]),
+        (0, Foresight::Steady, Some(Clock::Wall))
+    );
     // What goes on for longer than with the others is seen without them, what begins is not.
     let ramp = |name, ends: u64| {
         let bins: Vec<u64> = (0..50)
@@ -242,11 +250,14 @@ fn growth_is_foreseen_where_others_grew_from_there() {
     let class = profile.classes.values().next().unwrap();
     assert_eq!(class.wall_growth.unwrap().violations, 0);
     // At a time at which nobody else grew; and the hull with that run has the others' rise at its time alone.
-    assert_eq!(growth(&[("a", 10), ("b", 23), ("c", 23)]), (3, false, None));
+    assert_eq!(
+        growth(&[("a", 10), ("b", 23), ("c", 23)]),
+        (3, Foresight::None, None)
+    );
     // One run says nothing.
     let profile = learned([rising("a", 20)], &Rules::default());
     let class = profile.classes.values().next().unwrap();
-    assert!(class.wall_growth.is_none() && !foreseen(class, Clock::Wall));
+    assert!(class.wall_growth.is_none() && foresight(class, Clock::Wall) == Foresight::None);
 }
 
 #[test]

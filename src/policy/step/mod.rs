@@ -473,7 +473,7 @@ impl Guard {
     }
 
     /// What is to be granted, and why if that is more than now.
-    fn want(&self, look: &Look, ahead: Bytes) -> (Bytes, Cause) {
+    fn want(&mut self, look: &Look, ahead: Bytes) -> (Bytes, Cause) {
         let above = |distance: Bytes| Bytes::new(look.usage.get().saturating_add(distance.get()));
         let pad = self.margins.pad;
         let near = self
@@ -502,15 +502,17 @@ impl Guard {
             let want = above(self.pad.max(ahead)).min(self.largest);
             return (want, Cause::Need);
         }
-        let outlook = self.outlook.as_ref();
         let want = match self.mode {
             Mode::Static => self.largest,
-            Mode::Replay => outlook
+            Mode::Replay => self
+                .outlook
+                .as_ref()
                 .and_then(|outlook| outlook.replayed(look.at, look.cpu))
                 .map_or(self.largest, |limit| limit.max(above(pad.max(ahead))))
                 .min(self.largest),
             Mode::Elastic => {
                 let reaction = self.growth.reaction();
+                let outlook = self.outlook.as_mut();
                 let rise = outlook.map(|outlook| outlook.growth(look, reaction));
                 let rise = rise.unwrap_or_default();
                 // A request of a class that needs little may be of another one.

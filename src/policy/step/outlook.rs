@@ -5,15 +5,19 @@ use std::time::Duration;
 
 use super::Look;
 use crate::model::Bytes;
-use crate::model::plan::{Clock, Forecast, Margins};
+use crate::model::plan::{Clock, Forecast, Foresight, Margins};
 use crate::model::profile::Hull;
-use crate::policy::learn::{Buffer, Rises, barrel};
+use crate::policy::learn::{ABOUT, Buffer, Rises, STEADY, barrel};
 
 /// The moments that count where runs do not grow as the others foresee, in percent of the time of this one.
 const WIDE: RangeInclusive<u32> = 70..=130;
 /// Those that count for what may come at once where they do: with warm page cache a run may be twice as fast as those
 /// before it.
 const SOON: RangeInclusive<u32> = 70..=200;
+/// ... where runs are as fast as each other, unless this one shows that it is not.
+const SOON_STEADY: RangeInclusive<u32> = 90..=110;
+/// A run that uses so much more than any had until then is faster than those.
+const NEWS: Bytes = Bytes::new(2 << 20);
 /// The times of [`Forecast::jump`] and [`Forecast::burst`].
 const JUMP: Duration = Duration::from_millis(4);
 const BURST: Duration = Duration::from_millis(20);
@@ -27,7 +31,8 @@ pub(super) struct Outlook {
     rises: Rises,
     /// The hull as limits, for replaying; none where it is not trusted.
     limits: Option<Hull>,
-    foreseen: bool,
+    /// Less than at first for a run that is faster than the others were.
+    foresight: Foresight,
     pub(super) most: Bytes,
     /// Most growth within [`JUMP`], and within [`BURST`].
     jump: Bytes,
@@ -42,7 +47,7 @@ impl Outlook {
             limits: forecast
                 .trusted
                 .then(|| barrel(&forecast.hull, margins.lead, &Buffer::default())),
-            foreseen: forecast.foreseen,
+            foresight: forecast.foresight,
             most: forecast.most,
             jump: forecast.jump,
             burst: forecast.burst,
@@ -50,15 +55,26 @@ impl Outlook {
     }
 
     /// How much the container may grow before a look has led to something, which takes `reaction`.
-    pub(super) fn growth(&self, look: &Look, reaction: Duration) -> Bytes {
+    pub(super) fn growth(&mut self, look: &Look, reaction: Duration) -> Bytes {
         let time = self.time(look.at, look.cpu);
+        if self.foresight == Foresight::Steady
+            && time.is_some_and(|time| self.is_fast(time, look.usage))
+        {
+            self.foresight = Foresight::About;
+        }
         let rise = time.map(|time| self.rise(time, look.usage));
         rise.unwrap_or_default()
             .max(self.sudden(time, look.usage, reaction))
     }
 
+    /// Whether it uses what no other run had yet.
+    fn is_fast(&self, time: Duration, usage: Bytes) -> bool {
+        let known = self.rises.until(time, *SOON_STEADY.end());
+        usage.saturating_sub(known) > NEWS
+    }
+
     /// What comes if it does at once what the others did at most. [`Self::rise`] knows when that comes, but not of each
-    /// run. Where runs grow as the others foresee, no more than what others had at about this time, or will have until twice that.
+    /// run. Where runs grow as the others foresee, no more than what others had at about this time, or will have soon.
     fn sudden(&self, time: Option<Duration>, usage: Bytes, reaction: Duration) -> Bytes {
         let longer = reaction.saturating_sub(JUMP).min(BURST - JUMP).as_nanos();
         let more = u128::from(self.burst.saturating_sub(self.jump).get());
@@ -68,9 +84,14 @@ impl Outlook {
             .saturating_add(self.jump.get());
         let (times, of) = MORE;
         let share = Bytes::new(growth.saturating_mul(times) / of);
-        match time.filter(|_| self.foreseen) {
-            Some(time) => {
-                let moments = self.rises.around(time, SOON);
+        let soon = match self.foresight {
+            Foresight::None => None,
+            Foresight::About => Some(SOON),
+            Foresight::Steady => Some(SOON_STEADY),
+        };
+        match time.zip(soon) {
+            Some((time, soon)) => {
+                let moments = self.rises.around(time, soon);
                 let tops =
                     moments.map(|moment| moment.value.get().saturating_add(moment.rise.get()));
                 let top = tops.max().map_or(self.most, Bytes::new);
@@ -83,9 +104,10 @@ impl Outlook {
     /// How much other runs that used about as much grew, about now, within the lead, as far as they ever grew at once.
     /// Where they do not grow as the others foresee also how much more those had that used far more.
     fn rise(&self, time: Duration, usage: Bytes) -> Bytes {
-        let rise = match self.foreseen {
-            true => self.rises.foreseen(time, usage),
-            false => {
+        let rise = match self.foresight {
+            Foresight::Steady => self.rises.foreseen(time, usage, STEADY),
+            Foresight::About => self.rises.foreseen(time, usage, ABOUT),
+            Foresight::None => {
                 let level = self.rises.level();
                 let moments = self.rises.around(time, WIDE).map(|moment| {
                     let above = moment.value.saturating_sub(usage);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::tests::margins;
 use super::*;
-use crate::model::plan::{Clock, Forecast};
+use crate::model::plan::{Clock, Forecast, Foresight};
 use crate::model::profile::Hull;
 
 /// A line with the name of the function for each run, and `t_us,usage,cpu_us` at each change, usage in KiB.
@@ -95,7 +95,7 @@ struct Outcome {
 }
 
 /// Looks every 2 ms, as on cgroup v2.
-fn follow(run: &Run, others: &[&Run], mode: Mode, foreseen: bool) -> Outcome {
+fn follow(run: &Run, others: &[&Run], mode: Mode, foresight: Foresight) -> Outcome {
     let most = others
         .iter()
         .flat_map(|run| run.iter().map(|s| s.1))
@@ -117,8 +117,8 @@ fn follow(run: &Run, others: &[&Run], mode: Mode, foreseen: bool) -> Outcome {
         },
         forecast: Some(Forecast {
             clock: Clock::Cpu,
-            trusted: foreseen,
-            foreseen,
+            trusted: foresight > Foresight::None,
+            foresight,
             hull: hull(others, |sample| sample.2),
             most,
             jump: growth(others, 4),
@@ -178,14 +178,15 @@ fn i10_recorded_functions_never_meet_their_grant() {
                 .enumerate()
                 .filter_map(|(other, run)| (other != number).then_some(run))
                 .collect();
-            for (mode, foreseen) in [
-                (Mode::Static, true),
-                (Mode::Elastic, true),
-                (Mode::Elastic, false),
+            for (mode, foresight) in [
+                (Mode::Static, Foresight::About),
+                (Mode::Elastic, Foresight::Steady),
+                (Mode::Elastic, Foresight::About),
+                (Mode::Elastic, Foresight::None),
             ] {
-                let outcome = follow(run, &others, mode, foreseen);
+                let outcome = follow(run, &others, mode, foresight);
                 let slack = outcome.slack;
-                assert!(slack > 0, "{name} {number} {mode} {foreseen}: {slack}");
+                assert!(slack > 0, "{name} {number} {mode} {foresight:?}: {slack}");
                 if mode == Mode::Elastic {
                     ratios.push((name, outcome.granted / outcome.used));
                 }

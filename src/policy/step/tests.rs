@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::model::plan::{Clock, Forecast};
+use crate::model::plan::{Clock, Forecast, Foresight};
 use crate::model::profile::Hull;
 
 const MIB: u64 = 1 << 20;
@@ -39,7 +39,7 @@ fn plan(mode: Mode) -> Plan {
         forecast: Some(Forecast {
             clock: Clock::Wall,
             trusted: true,
-            foreseen: true,
+            foresight: Foresight::About,
             hull: Hull {
                 bins: vec![most; 50],
                 ..Hull::default()
@@ -143,7 +143,7 @@ fn what_never_comes_at_such_a_time_has_no_room() {
     other.uses(4, 60);
     assert_eq!(other.grant(), Some(20));
     // and where runs are not like each other it may come whenever it likes.
-    plan.forecast.as_mut().unwrap().foreseen = false;
+    plan.forecast.as_mut().unwrap().foresight = Foresight::None;
     let mut container = Container::new(&plan);
     container.uses(20, 60);
     assert_eq!(container.grant(), Some(40));
@@ -173,12 +173,37 @@ fn a_rise_that_is_foreseen_is_granted_before_it_comes() {
     other.uses(80, 180);
     assert_eq!(other.grant(), Some(88));
     // but for runs that do not grow as the others foresee: what they used then may come now.
-    plan.forecast.as_mut().unwrap().foreseen = false;
+    plan.forecast.as_mut().unwrap().foresight = Foresight::None;
     let mut other = Container::new(&plan);
     other.uses(20, 100);
     assert_eq!(other.grant(), Some(28));
     other.uses(20, 300);
     assert_eq!(other.grant(), Some(60));
+}
+
+#[test]
+fn a_steady_run_is_granted_at_its_time_unless_it_is_fast() {
+    let mut plan = plan(Mode::Elastic);
+    let forecast = plan.forecast.as_mut().unwrap();
+    (forecast.jump, forecast.burst) = (mib(16), mib(40));
+    forecast.foresight = Foresight::Steady;
+    // 20 MiB for 800 ms, 60 for 200 ms, then 100.
+    let levels = [(20, 40), (60, 10), (100, 10)];
+    let bins = levels.map(|(level, bins)| vec![mib(level); bins]);
+    forecast.hull.bins = bins.concat();
+    let mut container = Container::new(&plan);
+    container.uses(20, 680);
+    assert_eq!(container.grant(), Some(28));
+    // What may come soon,
+    container.uses(20, 40);
+    assert_eq!(container.grant(), Some(40));
+    // and what comes now.
+    container.uses(20, 25);
+    assert_eq!(container.grant(), Some(60));
+    // A run that has its 60 MiB long before the others had is faster than those: it may have 100 at any time.
+    let mut fast = Container::new(&plan);
+    fast.uses(60, 600);
+    assert_eq!(fast.grant(), Some(80));
 }
 
 #[test]
