@@ -7,6 +7,8 @@
 //! savings second.
 
 mod growth;
+mod harm;
+mod look;
 mod outlook;
 mod window;
 
@@ -25,6 +27,8 @@ use crate::model::{Bytes, ClassName, MemoryLimit, Mode};
 use growth::Growth;
 use outlook::Outlook;
 use window::Window;
+
+pub use look::{Look, Note, Step};
 
 /// Where nobody looks often, or nothing is known, the pad is this share of the largest need, between [`Margins::pad`] and
 /// [`LARGEST_PAD`]: what large functions do at once is larger.
@@ -45,80 +49,6 @@ const TOLD_IDLE: Duration = Duration::from_millis(500);
 const BEFORE_DROP: Duration = Duration::from_secs(1);
 /// Page cache below this is not worth the work.
 const LEAST_CACHE: u64 = 4 << 20;
-/// Tasks may wait for memory for this share of the time: what page faults of files take is more than nothing.
-const PRESSURE_SHARE: u32 = 20;
-/// Tasks that wait while more than this share of the pad is left wait for something else: for page cache that the host has
-/// dropped, for a limit above.
-const PRESSED_SHARE: u64 = 2;
-/// A hold is doubled each time that a limit was met, so often.
-const MOST_DOUBLINGS: u32 = 8;
-
-/// What was seen of a container at one moment. Limits of cgroup v1 are those of `memory.limit_in_bytes`, of cgroup v2
-/// those of `memory.high`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Look {
-    /// Since the start of the function.
-    pub at: Duration,
-    /// All memory that is charged.
-    pub usage: Bytes,
-    /// CPU time used.
-    pub cpu: Option<Duration>,
-    /// Page cache without shared memory, if it was read.
-    pub file: Option<Bytes>,
-    /// How often the limit has been met since the control group was made.
-    pub met: u64,
-    /// Time in which some task waited for memory, if it was read.
-    pub waited: Option<Duration>,
-    /// The limit in force, if it was read and nothing was about to change it.
-    pub limit: Option<MemoryLimit>,
-    /// Whether the container waits for the next request.
-    pub idle: bool,
-}
-
-/// What is to be done now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Step {
-    /// The new grant. `Some(None)` is the ceiling.
-    pub grant: Option<Option<Bytes>>,
-    /// So much page cache is to be dropped.
-    pub drop_cache: Option<Bytes>,
-    /// What is worth telling.
-    pub note: Option<Note>,
-}
-
-/// Something that happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Note {
-    /// It used more than any run that is known. Told once.
-    Outside {
-        /// What it used.
-        usage: Bytes,
-        /// The most that was known.
-        most: Bytes,
-    },
-    /// It met its limit.
-    Met {
-        /// How often.
-        times: u64,
-        /// The grant that was too little.
-        grant: Bytes,
-    },
-    /// Tasks waited for memory below the ceiling.
-    Pressed {
-        /// So long, lately.
-        waited: Duration,
-        /// The grant then.
-        grant: Bytes,
-    },
-    /// Somebody else wrote the limit: it is left alone.
-    Foreign {
-        /// What was found.
-        found: MemoryLimit,
-    },
-    /// The limit is as it was declared again: it is granted again.
-    Restored,
-}
-
 /// Whether grants are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stance {
@@ -370,81 +300,6 @@ impl Guard {
         self.change(None, Cause::Refused)
     }
 
-    fn check_met(&mut self, look: &Look) -> Option<Note> {
-        let times = look.met.saturating_sub(self.met);
-        self.met = look.met;
-        let grant = self.grant?;
-        if times == 0 {
-            return None;
-        }
-        self.counts.met = self.counts.met.saturating_add(times);
-        self.back_off(look.at, Cause::Met);
-        Some(Note::Met { times, grant })
-    }
-
-    /// Tasks that wait for memory (PSI `some`) near their limit are harm before that is met. Elsewhere the ceiling helps
-    /// nobody, and costs savings alone.
-    fn check_pressure(&mut self, look: &Look) -> Option<Note> {
-        if let Some(grant) = self.grant {
-            self.left = self.left.min(grant.saturating_sub(look.usage).get());
-        }
-        let now = look.waited?;
-        let left = std::mem::replace(&mut self.left, u64::MAX);
-        let (at, before) = self.waited.replace((look.at, now))?;
-        let grant = self.grant?;
-        if left > self.margins.pad.get() / PRESSED_SHARE {
-            return None;
-        }
-        let waited = now.saturating_sub(before);
-        let most = look.at.saturating_sub(at) / PRESSURE_SHARE;
-        if waited <= most {
-            return None;
-        }
-        self.counts.pressed = self.counts.pressed.saturating_add(1);
-        self.back_off(look.at, Cause::Pressed);
-        Some(Note::Pressed { waited, grant })
-    }
-
-    /// Longer each time.
-    fn back_off(&mut self, at: Duration, cause: Cause) {
-        let hold = self.margins.hold.saturating_mul(1 << self.doublings);
-        self.doublings = (self.doublings + 1).min(MOST_DOUBLINGS);
-        self.stance = Stance::Waiting(at.saturating_add(hold), cause);
-        self.outside = true;
-    }
-
-    fn check_limit(&mut self, look: &Look) -> Option<Note> {
-        let found = look.limit?;
-        if let Stance::Aside(until) = self.stance {
-            if look.at < until {
-                return None;
-            }
-            if found != self.declared {
-                self.stance = Stance::Aside(look.at.saturating_add(self.margins.hold));
-                return None;
-            }
-            self.stance = Stance::Following;
-            self.decided(Cause::Restored);
-            return Some(Note::Restored);
-        }
-        let ours = self.grant.map_or(self.declared, limit_of);
-        if self.holds > 0 || found == ours {
-            return None;
-        }
-        Some(self.step_aside(look.at, found))
-    }
-
-    /// Somebody else has written the limit.
-    pub fn step_aside(&mut self, at: Duration, found: MemoryLimit) -> Note {
-        self.stance = Stance::Aside(at.saturating_add(self.margins.hold));
-        self.now = at;
-        self.grant = None;
-        self.wants.clear();
-        self.counts.foreign = self.counts.foreign.saturating_add(1);
-        self.decided(Cause::Foreign);
-        Note::Foreign { found }
-    }
-
     fn is_outside(&self, usage: Bytes) -> bool {
         let Some(outlook) = &self.outlook else {
             return true;
@@ -596,10 +451,6 @@ impl Guard {
 const PAGE: u64 = 4096;
 /// Larger than any host's memory.
 const LARGEST_LIMIT: u64 = 1 << 60;
-
-fn limit_of(grant: Bytes) -> MemoryLimit {
-    i64::try_from(grant.get()).map_or(MemoryLimit::None, MemoryLimit::Bytes)
-}
 
 /// The distance to the grant of a function that needs so much at most.
 pub fn pad_of(most: Bytes, margins: &Margins) -> Bytes {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::harm::limit_of;
 use super::tests::margins;
 use super::*;
 use crate::model::plan::{Clock, Forecast, Foresight};

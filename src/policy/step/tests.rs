@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use super::harm::limit_of;
 use super::*;
 use crate::model::plan::{Clock, Forecast, Foresight};
 use crate::model::profile::Hull;
