@@ -79,6 +79,11 @@ impl KernelError {
         matches!(self, Self::Io { source, .. } if source.raw_os_error() == Some(libc::EINTR))
     }
 
+    /// Whether the kernel takes the value for one that is not valid here.
+    pub fn is_invalid(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.raw_os_error() == Some(libc::EINVAL))
+    }
+
     /// Whether the thing asked for no longer exists: a cgroup removed or a process ended meanwhile.
     pub fn is_gone(&self) -> bool {
         match self {

@@ -12,7 +12,7 @@ use oci_spec::runtime::LinuxResources;
 
 use super::error::{Result, RuntimeError};
 use crate::kernel::KernelError;
-use crate::kernel::cgroup::{Cgroup, Hierarchies, Version, weight_of_shares};
+use crate::kernel::cgroup::{Cgroup, Hierarchies, Version, weight_of_shares, without_zeros};
 use crate::kernel::process;
 
 /// How long systemd may take to move a process into a new scope; runc waits as long.
@@ -191,18 +191,18 @@ pub(super) fn ignore_gone(err: KernelError) -> std::result::Result<(), KernelErr
 /// The limits in a form that libcgroups 0.7 passes on to systemd rightly.
 ///
 /// What it cannot is left out, see [`assignments`]. It makes other weights of CPU shares than runc 1.1 and we do.
-/// What is absent beside a CPU or swap limit it takes for unlimited or for an error, so that is filled in with
-/// what holds now.
+/// What is absent or zero beside a CPU or swap limit it takes for unlimited or for an error, so that is filled in
+/// with what holds now.
 fn for_systemd(
     limits: &LinuxResources,
     quota: Option<(i64, u64)>,
     memory_limit: Option<i64>,
 ) -> LinuxResources {
-    let mut limits = limits.clone();
+    let mut limits = without_zeros(limits);
     limits.set_unified(None);
     if let Some(mut cpu) = limits.cpu().clone() {
         cpu.set_cpus(None).set_mems(None);
-        if let Some(shares) = cpu.shares().filter(|shares| *shares != 0) {
+        if let Some(shares) = cpu.shares() {
             cpu.set_shares(Some(shares_for_weight(weight_of_shares(shares))));
         }
         if let Some((now, period)) = quota {
@@ -440,6 +440,15 @@ mod tests {
             "cpu": {"shares": shares_for_weight(10), "quota": 20_000, "period": 50_000},
             "memory": {"limit": 100, "swap": 200}
         }));
+        assert_eq!(told, wanted);
+        let zeros = limits(serde_json::json!({
+            "cpu": {"shares": 0, "quota": 0, "period": 0, "realtimeRuntime": 0, "realtimePeriod": 0},
+            "memory": {"limit": 0, "reservation": 0, "swap": 0}, "pids": {"limit": 0}
+        }));
+        let wanted = limits(serde_json::json!({
+            "cpu": {"quota": 20_000, "period": 50_000}, "memory": {}
+        }));
+        let told = for_systemd(&zeros, Some((20_000, 50_000)), Some(100));
         assert_eq!(told, wanted);
         let change = limits(serde_json::json!({"pids": {"limit": 3}}));
         assert_eq!(for_systemd(&change, Some((-1, 100_000)), Some(-1)), change);

@@ -7,7 +7,7 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 
 use super::error::Result;
 use super::service::any;
-use crate::kernel::cgroup::{BlkioEntry, Cgroup, Counter, Pressure, Stats, Version};
+use crate::kernel::cgroup::{BlkioEntry, Cgroup, Counter, HugePages, Pressure, Stats, Version};
 
 const V1: &str = "io.containerd.cgroups.v1.Metrics";
 const V2: &str = "io.containerd.cgroups.v2.Metrics";
@@ -119,7 +119,7 @@ fn counter_v1(counter: &Counter) -> MessageField<v1::MemoryEntry> {
 }
 
 fn hugetlb_v1(stats: &Stats) -> Vec<v1::HugetlbStat> {
-    let entry = |(size, counter): (&String, &Counter)| v1::HugetlbStat {
+    let entry = |(size, counter): (&String, &HugePages)| v1::HugetlbStat {
         usage: counter.usage,
         max: counter.max,
         failcnt: counter.failcnt,
@@ -264,7 +264,7 @@ fn io_v2(stats: &Stats) -> Vec<v2::IOEntry> {
 }
 
 fn hugetlb_v2(stats: &Stats) -> Vec<v2::HugeTlbStat> {
-    let entry = |(size, counter): (&String, &Counter)| v2::HugeTlbStat {
+    let entry = |(size, counter): (&String, &HugePages)| v2::HugeTlbStat {
         current: counter.usage,
         max: counter.limit,
         failcnt: counter.failcnt,

@@ -66,13 +66,14 @@ pub fn has(controller: &str) -> bool {
 }
 
 /// The v2 file with the meaning of a v1 file. Where two become one, both are read from it.
-const V2_FILES: [(&str, &str); 12] = [
+const V2_FILES: [(&str, &str); 13] = [
     ("memory.limit_in_bytes", "memory.max"),
     ("memory.soft_limit_in_bytes", "memory.low"),
     ("memory.memsw.limit_in_bytes", "memory.swap.max"),
     ("cpu.shares", "cpu.weight"),
     ("cpu.cfs_quota_us", "cpu.max"),
     ("cpu.cfs_period_us", "cpu.max"),
+    ("cpu.cfs_burst_us", "cpu.max.burst"),
     ("freezer.state", "cgroup.freeze"),
     ("blkio.bfq.weight", "io.bfq.weight"),
     ("blkio.throttle.read_bps_device", "io.max"),

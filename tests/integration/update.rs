@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::harness::cgroups::by_version;
-use crate::harness::{Case, cgroups, differential, eventually, skip};
+use crate::harness::{Case, cgroups, differential, eventually, ours_beyond_runc, skip};
 
 const FILES: [&str; 10] = [
     "memory.limit_in_bytes",
@@ -174,6 +174,65 @@ fn the_quota_can_be_taken_away() {
     });
 }
 
+/// cgroup v2 has one file for both.
+#[test]
+fn a_quota_alone_keeps_the_period_and_a_period_the_quota() {
+    if !ready() {
+        return;
+    }
+    differential(|c| {
+        limited(c);
+        for (flags, quota, period, both) in [
+            ("--cpu-period 200000", "50000", "200000", "50000 200000"),
+            ("--cpu-quota 20000", "20000", "200000", "20000 200000"),
+            ("--cpu-quota -1", "-1", "200000", "max 200000"),
+            ("--cpu-period 50000", "-1", "50000", "max 50000"),
+        ] {
+            update(c, flags);
+            let seen = |file| c.cgroup_file(file);
+            let (v1, v2) = (seen("cpu.cfs_quota_us"), seen("cpu.cfs_period_us"));
+            let (quota, period) = (by_version(quota, both), by_version(period, both));
+            assert_eq!((v1.as_str(), v2.as_str()), (quota, period), "{flags}");
+        }
+    });
+}
+
+/// The kernel holds `burst <= quota` at every moment: which one goes first depends on what was there.
+#[test]
+fn quota_and_burst_go_up_and_down_together() {
+    if !ready() {
+        return;
+    }
+    ours_beyond_runc(|c| {
+        limited(c);
+        for (quota, burst) in [("50000", "40000"), ("20000", "10000"), ("90000", "80000")] {
+            let outcome = c.call(&format!(
+                "update --cpu-quota {quota} --cpu-burst {burst} ID"
+            ));
+            assert_eq!(outcome.code, 0, "{outcome}");
+            assert_eq!(c.cgroup_file("cpu.cfs_burst_us"), burst);
+            assert!(c.cgroup_file("cpu.cfs_quota_us").starts_with(quota));
+        }
+        c.fails("update --cpu-burst 90001 ID", &["burst"]);
+    });
+}
+
+/// The kernel refuses shares of a group that is idle.
+#[test]
+fn a_container_becomes_idle_and_has_a_share_again() {
+    if !ready() {
+        return;
+    }
+    ours_beyond_runc(|c| {
+        limited(c);
+        c.ok("update --cpu-idle 1 --cpu-share 700 ID");
+        assert_eq!(c.cgroup_file("cpu.idle"), "1");
+        c.ok("update --cpu-idle 0 --cpu-share 256 ID");
+        assert_eq!(c.cgroup_file("cpu.idle"), "0");
+        assert_eq!(c.cgroup_file("cpu.shares"), by_version("256", "10"));
+    });
+}
+
 #[test]
 fn the_pids_limit_can_be_taken_away() {
     if !ready() {
@@ -263,13 +322,16 @@ fn zeros_of_a_document_change_nothing() {
     differential(|c| {
         limited(c);
         let document = r#"{"memory":{"limit":0,"reservation":0,"swap":0},"blockIO":{"weight":0},
-            "cpu":{"shares":64,"quota":0,"period":0,"realtimeRuntime":0,"realtimePeriod":0,"cpus":"","mems":""}}"#;
+            "cpu":{"shares":64,"quota":0,"period":0,"realtimeRuntime":0,"realtimePeriod":0,"cpus":"","mems":""},"pids":{"limit":0}}"#;
         let command = c.cmd().args(c.words("update --resources - ID"));
         let outcome = command.stdin(document).output();
         c.expect_code("update", &outcome, 0);
         c.note_cgroup(&FILES);
         assert_eq!(c.cgroup_file("cpu.shares"), by_version("64", "3"));
         assert_eq!(c.cgroup_file("memory.limit_in_bytes"), "67108864");
+        assert_eq!(c.cgroup_file("pids.max"), "50");
+        let quota = by_version("50000", "50000 100000");
+        assert_eq!(c.cgroup_file("cpu.cfs_quota_us"), quota);
     });
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Case, Cmd, differential, eventually, host};
+use crate::harness::{Case, Cmd, differential, eventually, host, ours_beyond_runc};
 use crate::machine::{MIB, field, group, has_cgroup2, hold};
 
 /// [`differential`] where every controller is on v2.
@@ -32,6 +32,48 @@ fn unified_settings_reach_their_files() {
         ]);
         assert_eq!(c.cgroup_file("memory.high"), "50331648");
         assert_eq!(c.cgroup_file("memory.oom.group"), "1");
+    });
+}
+
+/// With v1 that is what the file is; v2 has one for swap alone.
+#[test]
+fn a_limit_of_memory_and_swap_counts_from_the_memory_limit_that_holds() {
+    if !has_cgroup2() {
+        return;
+    }
+    ours_beyond_runc(|c| {
+        c.spec()["linux"]["resources"]["memory"] = json!({"limit": 64 * MIB});
+        c.up();
+        c.ok("update --memory-swap 100663296 ID");
+        assert_eq!(c.cgroup_file("memory.swap.max"), "33554432");
+        assert_eq!(c.cgroup_file("memory.max"), "67108864");
+        c.fails("update --memory-swap 33554432 ID", &["memory+swap limit"]);
+        c.ok("update --memory -1 ID");
+        c.fails(
+            "update --memory-swap 33554432 ID",
+            &["without memory limit"],
+        );
+    });
+}
+
+#[test]
+fn a_limit_of_huge_pages_holds_and_they_are_counted() {
+    on_cgroup2(|c| {
+        c.spec()["linux"]["resources"]["hugepageLimits"] =
+            json!([{"pageSize": "2MB", "limit": 4 * MIB}]);
+        c.up();
+        c.note_cgroup(&["hugetlb.2MB.max", "hugetlb.2MB.rsvd.max"]);
+        assert_eq!(c.cgroup_file("hugetlb.2MB.rsvd.max"), "4194304");
+    });
+    if !has_cgroup2() {
+        return;
+    }
+    // runc 1.1.15 has none with cgroup v2: it looks for a file that no kernel has (opencontainers/cgroups#24).
+    ours_beyond_runc(|c| {
+        c.up();
+        let text = c.ok("events --stats ID").stdout;
+        let stats: Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(stats["data"]["hugetlb"]["2MB"], json!({"failcnt": 0}));
     });
 }
 

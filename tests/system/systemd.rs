@@ -160,6 +160,8 @@ fn an_update_changes_files_and_properties() {
             "--memory-reservation 16777216",
             "--cpu-share 256",
             "--cpu-quota 20000 --cpu-period 50000",
+            "--cpu-period 40000",
+            "--cpu-quota 10000",
             "--pids-limit 21",
             "--cpuset-cpus 1",
             "--cpu-share 300",
@@ -170,6 +172,37 @@ fn an_update_changes_files_and_properties() {
         assert_eq!(scope.file("memory.max"), "134217728");
         assert_eq!(scope.file("pids.max"), "21");
         assert_eq!(scope.file("cpuset.cpus"), "1");
+        assert_eq!(scope.file("cpu.max"), "10000 40000");
+    });
+}
+
+/// dockerd writes zeros for what it does not set.
+#[test]
+fn zeros_of_an_update_change_neither_files_nor_properties() {
+    on_systemd(|c| {
+        let scope = Scope::of(c);
+        limit(c);
+        up(c);
+        let before = [
+            scope.file("memory.max"),
+            scope.file("cpu.max"),
+            scope.file("pids.max"),
+        ];
+        let document = r#"{"memory":{"limit":0,"reservation":0,"swap":0},"blockIO":{"weight":0},
+            "cpu":{"shares":64,"quota":0,"period":0,"cpus":"","mems":""},"pids":{"limit":0}}"#;
+        let command = c
+            .cmd()
+            .args(c.words("--systemd-cgroup update --resources - ID"));
+        let outcome = command.stdin(document).output();
+        c.expect_code("update", &outcome, 0);
+        note_scope(c, &scope);
+        let after = [
+            scope.file("memory.max"),
+            scope.file("cpu.max"),
+            scope.file("pids.max"),
+        ];
+        assert_eq!(after, before);
+        assert_eq!(scope.file("cpu.weight"), "3");
     });
 }
 

@@ -26,8 +26,8 @@ pub use freezer::Freezer;
 pub use hierarchy::{Hierarchies, Version};
 pub use lever::Lever;
 pub use meter::{Alarm, Composition, Failures, Meter};
-pub use resources::weight_of_shares;
-pub use stats::{BlkioEntry, Counter, FlatKeyed, Pressure, PressureLine, Stats};
+pub use resources::{weight_of_shares, without_zeros};
+pub use stats::{BlkioEntry, Counter, FlatKeyed, HugePages, Pressure, PressureLine, Stats};
 pub use survey::Survey;
 
 use super::{KernelError, Result, read_text, write_text};

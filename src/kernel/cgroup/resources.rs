@@ -1,6 +1,6 @@
 //! From the limits of a bundle to writes of cgroup files.
 //!
-//! [`writes`] is pure: limits and version in, values out, in the order in which the kernel takes them.
+//! [`writes`] is pure: limits, version and what holds now in, values out, in the order in which the kernel takes them.
 //! The one thing it cannot know is whether a v1 memory limit rises or falls, because memory and memory+swap
 //! bound each other; [`apply`] reads that before it writes.
 
@@ -27,30 +27,90 @@ fn to(controller: &'static str, file: impl Into<String>, value: impl ToString) -
     }
 }
 
+/// What holds in a cgroup v2 now, for files that take two values of which an update may give one.
+#[derive(Debug, Clone, Copy, Default)]
+struct Now {
+    /// Quota, -1 for none, and period.
+    quota: Option<(i64, u64)>,
+    /// The memory limit, -1 for none.
+    memory: Option<i64>,
+}
+
 pub(super) fn apply(cgroup: &Cgroup, limits: &LinuxResources) -> Result<()> {
+    let limits = &without_zeros(limits);
     if cgroup.version == Version::V1
         && let (Some(memory), Some(dir)) = (limits.memory(), cgroup.controller("memory"))
     {
         apply_memory_v1(dir, memory)?;
     }
-    for write in writes(cgroup.version, limits)? {
-        let dir = cgroup.controller(write.controller).ok_or_else(|| {
-            KernelError::Unsupported(format!(
-                "{} needs the {} cgroup, which the host does not have",
-                write.file, write.controller
-            ))
-        })?;
-        let mut file = dir.join(&write.file);
-        if write.file == "blkio.weight" && !file.exists() {
-            // With the BFQ scheduler the file has its name.
-            file = dir.join("blkio.bfq.weight");
-        }
-        write_text(&file, &write.value)?;
-        if write.file == "cpu.shares" {
-            check_shares(&file, &write.value)?;
+    let now = Now {
+        quota: cgroup.quota(),
+        memory: cgroup.memory_limit(),
+    };
+    let writes = writes(cgroup.version, limits, now)?;
+    let mut refused = Vec::new();
+    for write in &writes {
+        match apply_one(cgroup, write) {
+            // Quota, period and burst bound each other: the old value of one may be what another is refused for.
+            Err(err) if write.controller == "cpu" && err.is_invalid() => refused.push(write),
+            other => other?,
         }
     }
+    refused
+        .into_iter()
+        .try_for_each(|write| apply_one(cgroup, write))
+}
+
+fn apply_one(cgroup: &Cgroup, write: &Write) -> Result<()> {
+    let dir = cgroup.controller(write.controller).ok_or_else(|| {
+        KernelError::Unsupported(format!(
+            "{} needs the {} cgroup, which the host does not have",
+            write.file, write.controller
+        ))
+    })?;
+    let mut file = dir.join(&write.file);
+    if write.file == "blkio.weight" && !file.exists() {
+        // With the BFQ scheduler the file has its name.
+        file = dir.join("blkio.bfq.weight");
+    }
+    if write.controller == "hugetlb" && write.file.contains(".rsvd.") && !file.exists() {
+        // Linux 5.7.
+        return Ok(());
+    }
+    write_text(&file, &write.value)?;
+    if write.file == "cpu.shares" {
+        check_shares(&file, &write.value)?;
+    }
     Ok(())
+}
+
+/// The limits without the zeros that stand for "not given": dockerd sends them for all that it does not set.
+pub fn without_zeros(limits: &LinuxResources) -> LinuxResources {
+    fn given<T: Default + PartialEq>(value: Option<T>) -> Option<T> {
+        value.filter(|value| *value != T::default())
+    }
+    let mut limits = limits.clone();
+    if let Some(old) = *limits.memory() {
+        let mut memory = old;
+        memory
+            .set_limit(given(old.limit()))
+            .set_reservation(given(old.reservation()))
+            .set_swap(given(old.swap()))
+            .set_kernel_tcp(given(old.kernel_tcp()));
+        limits.set_memory(Some(memory));
+    }
+    if let Some(old) = limits.cpu().clone() {
+        let mut cpu = old.clone();
+        cpu.set_shares(given(old.shares()))
+            .set_quota(given(old.quota()))
+            .set_period(given(old.period()))
+            .set_realtime_runtime(given(old.realtime_runtime()))
+            .set_realtime_period(given(old.realtime_period()));
+        limits.set_cpu(Some(cpu));
+    }
+    let pids = limits.pids().filter(|pids| pids.limit() != 0);
+    limits.set_pids(pids);
+    limits
 }
 
 /// The kernel moves shares out of range into it without a word; a limit that is not in force must not look as if.
@@ -70,8 +130,8 @@ fn check_shares(file: &Path, wanted: &str) -> Result<()> {
 /// Memory and memory+swap limits of cgroup v1. The kernel holds `limit <= memsw.limit` at every moment,
 /// so the one that moves away from the other goes first.
 fn apply_memory_v1(dir: &Path, memory: &LinuxMemory) -> Result<()> {
-    let limit = memory.limit().filter(|value| *value != 0);
-    let mut swap = memory.swap().filter(|value| *value != 0);
+    let limit = memory.limit();
+    let mut swap = memory.swap();
     if limit == Some(-1) && swap.is_none() {
         // No limit on memory means none on memory+swap either, where the kernel has that file.
         swap = dir
@@ -116,7 +176,7 @@ fn set_limit_v1(dir: &Path, limit: i64) -> Result<()> {
     }
 }
 
-fn writes(version: Version, limits: &LinuxResources) -> Result<Vec<Write>> {
+fn writes(version: Version, limits: &LinuxResources, now: Now) -> Result<Vec<Write>> {
     let mut out = Vec::new();
     match version {
         Version::V1 => {
@@ -141,10 +201,10 @@ fn writes(version: Version, limits: &LinuxResources) -> Result<Vec<Write>> {
         }
         Version::V2 => {
             if let Some(memory) = limits.memory() {
-                memory_v2(memory, &mut out)?;
+                memory_v2(memory, now, &mut out)?;
             }
             if let Some(cpu) = limits.cpu() {
-                cpu_v2(cpu, &mut out);
+                cpu_v2(cpu, now, &mut out);
             }
             if let Some(block_io) = limits.block_io() {
                 block_io_v2(block_io, &mut out);
@@ -152,7 +212,6 @@ fn writes(version: Version, limits: &LinuxResources) -> Result<Vec<Write>> {
         }
     }
     if let Some(pids) = limits.pids() {
-        // runtime-spec: 0 and below mean no limit.
         let value = match pids.limit() {
             limit if limit > 0 => limit.to_string(),
             _ => "max".to_owned(),
@@ -160,11 +219,19 @@ fn writes(version: Version, limits: &LinuxResources) -> Result<Vec<Write>> {
         out.push(to("pids", "pids.max", value));
     }
     for page in limits.hugepage_limits().iter().flatten() {
-        let file = match version {
-            Version::V1 => format!("hugetlb.{}.limit_in_bytes", page.page_size()),
-            Version::V2 => format!("hugetlb.{}.max", page.page_size()),
+        let size = page.page_size();
+        // What is reserved is limited too: else a program may map more than it can use, and dies when it does.
+        let files = match version {
+            Version::V1 => [
+                format!("hugetlb.{size}.limit_in_bytes"),
+                format!("hugetlb.{size}.rsvd.limit_in_bytes"),
+            ],
+            Version::V2 => [
+                format!("hugetlb.{size}.max"),
+                format!("hugetlb.{size}.rsvd.max"),
+            ],
         };
-        out.push(to("hugetlb", file, page.limit()));
+        out.extend(files.map(|file| to("hugetlb", file, page.limit())));
     }
     for (device, rdma) in limits.rdma().iter().flatten() {
         let handles = rdma.hca_handles().map(|n| format!(" hca_handle={n}"));
@@ -205,11 +272,10 @@ fn unified(version: Version, limits: &LinuxResources, out: &mut Vec<Write>) -> R
 }
 
 fn memory_v1(memory: &LinuxMemory, out: &mut Vec<Write>) -> Result<()> {
-    let some = |value: Option<i64>| value.filter(|v| *v != 0);
-    if let Some(value) = some(memory.reservation()) {
+    if let Some(value) = memory.reservation() {
         out.push(to("memory", "memory.soft_limit_in_bytes", value));
     }
-    if let Some(value) = some(memory.kernel_tcp()) {
+    if let Some(value) = memory.kernel_tcp() {
         out.push(to("memory", "memory.kmem.tcp.limit_in_bytes", value));
     }
     if memory.disable_oom_killer() == Some(true) {
@@ -226,79 +292,71 @@ fn memory_v1(memory: &LinuxMemory, out: &mut Vec<Write>) -> Result<()> {
     Ok(())
 }
 
-fn memory_v2(memory: &LinuxMemory, out: &mut Vec<Write>) -> Result<()> {
+fn memory_v2(memory: &LinuxMemory, now: Now, out: &mut Vec<Write>) -> Result<()> {
     let value = |n: i64| match n {
         -1 => "max".to_owned(),
         n => n.to_string(),
     };
-    let limit = memory.limit().filter(|n| *n != 0);
-    let swap = memory.swap().filter(|n| *n != 0);
+    let limit = memory.limit();
     // runtime-spec gives memory+swap, the file wants swap alone.
-    match (limit, swap) {
+    match (limit, memory.swap()) {
         (_, Some(-1)) | (Some(-1), None) => out.push(to("memory", "memory.swap.max", "max")),
-        (Some(limit), Some(swap)) if limit > 0 => {
-            let alone = swap.checked_sub(limit).filter(|n| *n >= 0).ok_or_else(|| {
-                KernelError::Unsupported("memory+swap limit should be >= memory limit".to_owned())
-            })?;
+        (_, Some(swap)) => {
+            let refuse = |text: &str| KernelError::Unsupported(text.to_owned());
+            let beside = limit
+                .or(now.memory)
+                .filter(|n| *n > 0)
+                .ok_or_else(|| refuse("unable to set swap limit without memory limit"))?;
+            let alone = swap
+                .checked_sub(beside)
+                .filter(|n| *n >= 0)
+                .ok_or_else(|| refuse("memory+swap limit should be >= memory limit"))?;
             out.push(to("memory", "memory.swap.max", alone));
-        }
-        (_, Some(_)) => {
-            return Err(KernelError::Unsupported(
-                "unable to set swap limit without memory limit".to_owned(),
-            ));
         }
         (_, None) => {}
     }
     if let Some(limit) = limit {
         out.push(to("memory", "memory.max", value(limit)));
     }
-    if let Some(reservation) = memory.reservation().filter(|n| *n != 0) {
+    if let Some(reservation) = memory.reservation() {
         out.push(to("memory", "memory.low", value(reservation)));
     }
     Ok(())
 }
 
 fn cpu_v1(cpu: &LinuxCpu, out: &mut Vec<Write>) {
-    if let Some(shares) = cpu.shares().filter(|n| *n != 0) {
-        out.push(to("cpu", "cpu.shares", shares));
-    }
+    let shares = cpu.shares().map(|shares| to("cpu", "cpu.shares", shares));
+    idle_and_share(cpu, shares, out);
     // The period before the quota: a quota is checked against the period in force.
-    if let Some(period) = cpu.period().filter(|n| *n != 0) {
+    if let Some(period) = cpu.period() {
         out.push(to("cpu", "cpu.cfs_period_us", period));
     }
-    if let Some(quota) = cpu.quota().filter(|n| *n != 0) {
+    if let Some(quota) = cpu.quota() {
         out.push(to("cpu", "cpu.cfs_quota_us", quota));
     }
     if let Some(burst) = cpu.burst() {
         out.push(to("cpu", "cpu.cfs_burst_us", burst));
     }
-    if let Some(period) = cpu.realtime_period().filter(|n| *n != 0) {
+    if let Some(period) = cpu.realtime_period() {
         out.push(to("cpu", "cpu.rt_period_us", period));
     }
-    if let Some(runtime) = cpu.realtime_runtime().filter(|n| *n != 0) {
+    if let Some(runtime) = cpu.realtime_runtime() {
         out.push(to("cpu", "cpu.rt_runtime_us", runtime));
-    }
-    if let Some(idle) = cpu.idle() {
-        out.push(to("cpu", "cpu.idle", idle));
     }
     cpuset(cpu, out);
 }
 
-fn cpu_v2(cpu: &LinuxCpu, out: &mut Vec<Write>) {
-    if let Some(idle) = cpu.idle() {
-        out.push(to("cpu", "cpu.idle", idle));
-    }
-    if let Some(shares) = cpu.shares().filter(|n| *n != 0) {
-        out.push(to("cpu", "cpu.weight", weight_of_shares(shares)));
-    }
-    let quota = cpu.quota().filter(|n| *n != 0);
-    let period = cpu.period().filter(|n| *n != 0);
+fn cpu_v2(cpu: &LinuxCpu, now: Now, out: &mut Vec<Write>) {
+    let weight = cpu.shares().map(weight_of_shares);
+    let weight = weight.map(|weight| to("cpu", "cpu.weight", weight));
+    idle_and_share(cpu, weight, out);
+    let (quota, period) = (cpu.quota(), cpu.period());
     if quota.is_some() || period.is_some() {
-        let quota = match quota {
+        // One file for both. The kernel keeps the period in force beside a quota, but has no way to keep the quota beside a period.
+        let quota = match quota.or(now.quota.map(|(quota, _)| quota)) {
             Some(quota) if quota > 0 => quota.to_string(),
             _ => "max".to_owned(),
         };
-        // The kernel keeps the period in force when the second number is missing.
         let period = period.map(|n| format!(" {n}")).unwrap_or_default();
         out.push(to("cpu", "cpu.max", format!("{quota}{period}")));
     }
@@ -306,6 +364,17 @@ fn cpu_v2(cpu: &LinuxCpu, out: &mut Vec<Write>) {
         out.push(to("cpu", "cpu.max.burst", burst));
     }
     cpuset(cpu, out);
+}
+
+/// A group that runs only when nothing else does has no share, and the kernel lets nobody write one: it is written
+/// before the group becomes idle, and after it ceases to be.
+fn idle_and_share(cpu: &LinuxCpu, share: Option<Write>, out: &mut Vec<Write>) {
+    let idle = cpu.idle().map(|idle| to("cpu", "cpu.idle", idle));
+    if cpu.idle() == Some(0) {
+        out.extend(idle.into_iter().chain(share));
+    } else {
+        out.extend(share.into_iter().chain(idle));
+    }
 }
 
 /// CPU shares 2..=262144 to weights 1..=10000, as every OCI runtime converts them.
@@ -401,7 +470,11 @@ mod tests {
     }
 
     fn values(version: Version, json: serde_json::Value) -> Vec<(String, String)> {
-        writes(version, &limits(json))
+        values_beside(Now::default(), version, json)
+    }
+
+    fn values_beside(now: Now, version: Version, json: serde_json::Value) -> Vec<(String, String)> {
+        writes(version, &without_zeros(&limits(json)), now)
             .unwrap()
             .into_iter()
             .map(|w| (w.file, w.value))
@@ -431,14 +504,14 @@ mod tests {
     #[test]
     fn v2_swap_below_memory_is_refused() {
         let limits = limits(serde_json::json!({"memory": {"limit": 100, "swap": 50}}));
-        assert!(writes(Version::V2, &limits).is_err());
+        assert!(writes(Version::V2, &limits, Now::default()).is_err());
     }
 
     #[test]
     fn v2_no_limit_is_the_word_max() {
         let got = values(
             Version::V2,
-            serde_json::json!({"memory": {"limit": -1}, "pids": {"limit": 0}}),
+            serde_json::json!({"memory": {"limit": -1}, "pids": {"limit": -1}}),
         );
         let want = [
             ("memory.swap.max", "max"),
@@ -468,16 +541,73 @@ mod tests {
     }
 
     #[test]
+    fn v2_what_is_given_alone_goes_beside_what_holds() {
+        let now = Now {
+            quota: Some((5000, 100_000)),
+            memory: Some(100),
+        };
+        let got = |json| values_beside(now, Version::V2, json);
+        let period = serde_json::json!({"cpu": {"period": 50_000}});
+        assert_eq!(got(period), pairs(&[("cpu.max", "5000 50000")]));
+        let swap = serde_json::json!({"memory": {"swap": 150}});
+        assert_eq!(got(swap.clone()), pairs(&[("memory.swap.max", "50")]));
+        let both = serde_json::json!({"memory": {"limit": 20, "swap": 150}});
+        let want = [("memory.swap.max", "130"), ("memory.max", "20")];
+        assert_eq!(got(both), pairs(&want));
+        let unlimited = Now {
+            quota: Some((-1, 100_000)),
+            memory: Some(-1),
+        };
+        let period = serde_json::json!({"cpu": {"period": 50_000}});
+        let got = values_beside(unlimited, Version::V2, period);
+        assert_eq!(got, pairs(&[("cpu.max", "max 50000")]));
+        assert!(writes(Version::V2, &limits(swap), unlimited).is_err());
+    }
+
+    #[test]
+    fn zeros_are_not_given() {
+        let zeros = serde_json::json!({
+            "memory": {"limit": 0, "reservation": 0, "swap": 0, "kernelTCP": 0},
+            "cpu": {"shares": 0, "quota": 0, "period": 0, "realtimeRuntime": 0, "realtimePeriod": 0, "cpus": "", "mems": ""},
+            "blockIO": {"weight": 0}, "pids": {"limit": 0}
+        });
+        for version in [Version::V1, Version::V2] {
+            assert_eq!(values(version, zeros.clone()), pairs(&[]));
+        }
+    }
+
+    #[test]
+    fn a_share_is_written_while_the_group_is_not_idle() {
+        let got = |idle: i64| {
+            let json = serde_json::json!({"cpu": {"shares": 1024, "idle": idle}});
+            values(Version::V2, json)
+        };
+        assert_eq!(got(1), pairs(&[("cpu.weight", "39"), ("cpu.idle", "1")]));
+        assert_eq!(got(0), pairs(&[("cpu.idle", "0"), ("cpu.weight", "39")]));
+    }
+
+    #[test]
+    fn a_limit_of_huge_pages_holds_for_reserved_ones_too() {
+        let json = serde_json::json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 4_194_304}]});
+        let got = values(Version::V2, json);
+        let want = [
+            ("hugetlb.2MB.max", "4194304"),
+            ("hugetlb.2MB.rsvd.max", "4194304"),
+        ];
+        assert_eq!(got, pairs(&want));
+    }
+
+    #[test]
     fn unified_files_come_in_one_order_and_only_on_v2() {
         let json = serde_json::json!({"unified": {"memory.high": "2", "cpu.weight": "1"}});
         let got = values(Version::V2, json.clone());
         assert_eq!(got, pairs(&[("cpu.weight", "1"), ("memory.high", "2")]));
-        assert!(writes(Version::V1, &limits(json)).is_err());
+        assert!(writes(Version::V1, &limits(json), Now::default()).is_err());
     }
 
     #[test]
     fn unified_cannot_leave_the_cgroup() {
         let json = serde_json::json!({"unified": {"../memory.max": "1"}});
-        assert!(writes(Version::V2, &limits(json)).is_err());
+        assert!(writes(Version::V2, &limits(json), Now::default()).is_err());
     }
 }

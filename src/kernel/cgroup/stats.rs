@@ -24,7 +24,7 @@ pub struct Stats {
     /// Block devices.
     pub blkio: Blkio,
     /// Huge pages by page size.
-    pub hugetlb: BTreeMap<String, Counter>,
+    pub hugetlb: BTreeMap<String, HugePages>,
     /// Cache allocation; never filled in.
     pub intel_rdt: BTreeMap<String, u64>,
     /// Network interfaces; never filled in.
@@ -138,6 +138,22 @@ pub struct Counter {
     pub failcnt: u64,
 }
 
+/// Huge pages of one size, in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct HugePages {
+    /// The limit; the largest value when there is none. Runtimes do not print it.
+    #[serde(skip)]
+    pub limit: u64,
+    /// In use now.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub usage: u64,
+    /// The most that was ever in use (cgroup v1).
+    #[serde(skip_serializing_if = "is_zero")]
+    pub max: u64,
+    /// How often the limit was met.
+    pub failcnt: u64,
+}
+
 /// Processes and threads.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Pids {
@@ -241,6 +257,14 @@ impl Cgroup {
                 serviced: blkio_v1(dir, "blkio.throttle.io_serviced"),
             };
         }
+        if let Some(dir) = self.controller("hugetlb") {
+            stats.hugetlb = hugetlb(dir, "limit_in_bytes", |size| HugePages {
+                limit: number(dir, &format!("hugetlb.{size}.limit_in_bytes")),
+                usage: number(dir, &format!("hugetlb.{size}.usage_in_bytes")),
+                max: number(dir, &format!("hugetlb.{size}.max_usage_in_bytes")),
+                failcnt: number(dir, &format!("hugetlb.{size}.failcnt")),
+            });
+        }
         stats
     }
 
@@ -280,7 +304,12 @@ impl Cgroup {
         };
         stats.pids = pids(dir);
         stats.blkio = blkio_v2(dir);
-        stats.hugetlb = hugetlb_v2(dir);
+        stats.hugetlb = hugetlb(dir, "max", |size| HugePages {
+            limit: number(dir, &format!("hugetlb.{size}.max")),
+            usage: number(dir, &format!("hugetlb.{size}.current")),
+            max: 0,
+            failcnt: get(&flat_keyed(dir, &format!("hugetlb.{size}.events")), "max"),
+        });
         stats
     }
 }
@@ -462,28 +491,20 @@ fn list(text: &str) -> Vec<u64> {
         .collect()
 }
 
-/// Huge pages by the size in the names of their files: `hugetlb.2MB.max` and so on.
-fn hugetlb_v2(dir: &Path) -> BTreeMap<String, Counter> {
+/// Huge pages by the size in the names of the files with their limits: `hugetlb.2MB.max` and so on.
+fn hugetlb(
+    dir: &Path,
+    limit: &str,
+    read: impl Fn(&str) -> HugePages,
+) -> BTreeMap<String, HugePages> {
     let size = |entry: std::fs::DirEntry| {
         let name = entry.file_name();
-        let size = name
-            .to_str()?
-            .strip_prefix("hugetlb.")?
-            .strip_suffix(".max")?;
+        let (size, file) = name.to_str()?.strip_prefix("hugetlb.")?.split_once('.')?;
         // `hugetlb.2MB.rsvd.max` is about reservations.
-        (!size.contains('.')).then(|| size.to_owned())
-    };
-    let counter = |size: String| {
-        let counter = Counter {
-            limit: number(dir, &format!("hugetlb.{size}.max")),
-            usage: number(dir, &format!("hugetlb.{size}.current")),
-            max: 0,
-            failcnt: get(&flat_keyed(dir, &format!("hugetlb.{size}.events")), "max"),
-        };
-        (size, counter)
+        (file == limit).then(|| (size.to_owned(), read(size)))
     };
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.filter_map(size).map(counter).collect()
+    entries.filter_map(size).collect()
 }
 
 fn blkio_v1(dir: &Path, file: &str) -> Vec<BlkioEntry> {
@@ -559,6 +580,60 @@ mod tests {
         assert_eq!(values(&blkio.service_bytes), [4096, 8192, 0]);
         assert_eq!(values(&blkio.serviced), [1, 2, 0]);
         assert_eq!((blkio.serviced[0].major, blkio.serviced[0].minor), (254, 0));
+    }
+
+    #[test]
+    fn huge_pages_are_counted_by_size_and_printed_as_runc_does() {
+        let of = |version, files: &[(&str, &str)]| {
+            let dir = tempfile::tempdir().unwrap();
+            for (name, text) in files {
+                std::fs::write(dir.path().join(name), text).unwrap();
+            }
+            let path = dir.path().to_path_buf();
+            let controllers = match version {
+                Version::V1 => "hugetlb".to_owned(),
+                Version::V2 => String::new(),
+            };
+            let directories = vec![super::super::Directory { controllers, path }];
+            let cgroup = Cgroup {
+                version,
+                directories,
+            };
+            cgroup.stats().hugetlb
+        };
+        let v2 = of(
+            Version::V2,
+            &[
+                ("hugetlb.1GB.max", "max\n"),
+                ("hugetlb.1GB.current", "0\n"),
+                ("hugetlb.1GB.events", "max 0\n"),
+                ("hugetlb.2MB.max", "8388608\n"),
+                ("hugetlb.2MB.current", "4194304\n"),
+                ("hugetlb.2MB.events", "max 3\n"),
+                ("hugetlb.2MB.rsvd.max", "max\n"),
+                ("hugetlb.2MB.rsvd.current", "0\n"),
+            ],
+        );
+        assert_eq!(v2["1GB"].limit, u64::MAX);
+        assert_eq!(v2["2MB"].limit, 8_388_608);
+        assert_eq!(
+            serde_json::to_value(&v2).unwrap(),
+            serde_json::json!({"1GB": {"failcnt": 0}, "2MB": {"usage": 4_194_304, "failcnt": 3}})
+        );
+        let v1 = of(
+            Version::V1,
+            &[
+                ("hugetlb.2MB.limit_in_bytes", "8388608\n"),
+                ("hugetlb.2MB.usage_in_bytes", "4194304\n"),
+                ("hugetlb.2MB.max_usage_in_bytes", "6291456\n"),
+                ("hugetlb.2MB.failcnt", "3\n"),
+                ("hugetlb.2MB.rsvd.limit_in_bytes", "9\n"),
+            ],
+        );
+        assert_eq!(
+            serde_json::to_value(&v1).unwrap(),
+            serde_json::json!({"2MB": {"usage": 4_194_304, "max": 6_291_456, "failcnt": 3}})
+        );
     }
 
     #[test]
