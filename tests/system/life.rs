@@ -116,8 +116,13 @@ fn what_only_the_initialization_used_goes_out_and_nothing_else() {
             "{later}"
         );
         assert_eq!(later["moved"]["life"]["back"], 0, "{later}");
-        // What is needed all the same comes back.
+        // What is needed all the same comes back: once that is found out, or with the next request, if until then it was
+        // idle for longer than ever before and gave up memory for that.
         request(c, &outcome, "all");
+        wait_until("what it touched is found out", || {
+            life(c)["touched"].as_u64() > Some(30 * MIB)
+        });
+        request(c, &outcome, "hot");
         let back = eventually(|| (far(c) < 2 * MIB).then_some(()));
         assert!(back.is_some(), "{}", placement(c));
         let text = c.call("placement ID").stdout;
