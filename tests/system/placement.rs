@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::common::nodes::HugePages;
+use crate::common::nodes::{self, HugePages};
 use crate::common::wait_until;
 use crate::harness::{Case, eventually, ours_beyond_runc, processes, skip};
 use crate::machine::{MIB, anon_on, far_node, far_nodes};
@@ -144,11 +144,14 @@ pub fn monitor(c: &Case) -> i32 {
 
 /// The local share of its anonymous memory, in percent.
 pub fn local(c: &Case) -> f64 {
-    let far: u64 = far_nodes().iter().map(|node| anon_on(c, *node)).sum();
+    // At one moment: while a program builds up its memory some of it comes and goes.
+    let stat = c.cgroup_file("memory.numa_stat");
+    let anon = |node: u32| nodes::anon_on(&stat, node);
+    let far: u64 = far_nodes().iter().map(|node| anon(*node)).sum();
     let near: u64 = (0..64)
         .filter(|node| !far_nodes().contains(node))
         .filter(|node| Path::new(&format!("/sys/devices/system/node/node{node}")).exists())
-        .map(|node| anon_on(c, node))
+        .map(anon)
         .sum();
     #[allow(clippy::cast_precision_loss, reason = "counts of some megabytes")]
     let share = near as f64 / (near + far).max(1) as f64;
@@ -171,11 +174,10 @@ fn the_split_after_creation_is_the_target() {
     for ratio in [0.0, 0.25, 0.5, 0.75, 0.9, 1.0] {
         ours_beyond_runc(|c| {
             hold(c, 12, ratio, true);
-            assert!(
-                is_near(c, ratio, 2.0),
-                "{ratio}: {}",
-                c.cgroup_file("memory.numa_stat")
-            );
+            // The kernel's counters are up to two seconds late.
+            let split = eventually(|| is_near(c, ratio, 2.0).then_some(()));
+            let stat = c.cgroup_file("memory.numa_stat");
+            assert!(split.is_some(), "{ratio}: {stat}");
             let found = placement(c);
             assert_eq!(found["placement"]["means"], "allocation", "{found}");
             assert_eq!(found["isHeld"], true, "{found}");
@@ -194,8 +196,9 @@ fn a_few_megabytes_of_data_are_split_too() {
     for ratio in [0.5, 0.75] {
         ours_beyond_runc(|c| {
             hold(c, 4, ratio, true);
+            let split = eventually(|| is_near(c, ratio, 2.0).then_some(()));
             let found = placement(c);
-            assert!(is_near(c, ratio, 2.0), "{ratio}: {found}");
+            assert!(split.is_some(), "{ratio}: {found}");
             assert_eq!(found["placement"]["means"], "allocation", "{found}");
             assert_eq!(found["isHeld"], true, "{found}");
             c.ok("delete --force ID");
