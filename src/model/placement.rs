@@ -277,6 +277,9 @@ pub struct Placement {
     /// The wanted local ratio; none where nothing is wanted or nothing can be done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<LocalRatio>,
+    /// Whether a policy that goes by earlier runs has chosen that ratio.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_learned: bool,
     /// What becomes of it in the phases of its life, where that is not a ratio.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub life: Option<LifeCycle>,

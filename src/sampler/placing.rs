@@ -8,6 +8,8 @@
 mod exchange;
 mod hotness;
 mod life;
+mod rests;
+mod touches;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -570,6 +572,7 @@ mod tests {
         let placement = Placement {
             means: crate::model::placement::Means::Correction,
             target: LocalRatio::of(1, 1),
+            is_learned: false,
             life: None,
             policy: None,
             local: "0".parse().unwrap(),

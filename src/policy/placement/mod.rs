@@ -95,6 +95,7 @@ pub fn decide(request: &Request<'_>) -> Placement {
     let mut placement = Placement {
         means: Means::Plain,
         target: None,
+        is_learned: false,
         life: None,
         policy: None,
         local,
@@ -110,6 +111,7 @@ pub fn decide(request: &Request<'_>) -> Placement {
         live(request, life, because, &mut placement, &mut reasons);
     } else if let Some((wanted, because)) = request.learned.clone() {
         place(request, wanted, because, &mut placement, &mut reasons);
+        placement.is_learned = placement.target.is_some();
     } else {
         reasons.add(
             "placement",

@@ -2,33 +2,26 @@
 //! (`policy::placement::life`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{LATER, LOOK, Task, hotness};
+use super::rests::Rests;
+use super::touches::{COST, COST_AT_RATIO, Touches};
+use super::{LATER, LOOK, Task};
 use crate::kernel::cgroup::Cgroup;
-use crate::kernel::touched;
 use crate::model::Bytes;
-use crate::model::duration::text;
 use crate::model::placed::Seen;
 use crate::model::placement::{LifeCycle, LocalRatio, Placement};
 use crate::model::trace::Phase;
-use crate::policy::placement::arrivals::{Arrival, expected};
-use crate::policy::placement::life::{Decision, RECENT, Requests, View, decide, reuse, wished};
-use crate::policy::placement::{Goal, Heat, Span};
+use crate::policy::placement::life::{Decision, Requests, View, decide, reuse, wished};
+use crate::policy::placement::{Goal, Heat};
 
 /// What a request has left running is over then.
 const AFTER_END: Duration = Duration::from_millis(100);
 /// A container that was thawed and does nothing for so long is idle.
 const UNEXPECTED: Duration = Duration::from_secs(10);
-/// Finding out what was touched takes no more than one part of so many of the time.
-const COST: u32 = 100;
-/// And of a container with a ratio, once it is known, one of so many: at its ratio it is to cost next to nothing.
-const COST_AT_RATIO: u32 = 10_000;
-/// The newest rests are remembered.
-const MOST_RESTS: usize = 128;
 
 /// What a container does, as others see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,24 +80,16 @@ pub(super) struct Life {
     since: Instant,
     /// Whether somebody tells of requests.
     is_told: bool,
+    /// Whether nothing else counts as one, as at a ratio that somebody has set: there nobody asked for them to be watched.
+    only_told: bool,
     /// Whether a request was begun, by somebody who will say when it ends.
     is_in_request: bool,
     /// Whether something ran since it was found out what was touched.
     has_run: bool,
-    /// When that is to be found out next, and when at the earliest.
+    /// When that is to be found out next.
     due: Option<Instant>,
-    not_before: Instant,
-    heat: Heat,
-    /// Where it is not known well enough.
-    mixed: Vec<Span>,
-    requests: Requests,
-    rests: Vec<Duration>,
-    /// When the last request was over, as long as there is no other.
-    rested: Option<Instant>,
-    /// When the next one is expected.
-    arrival: Option<Arrival>,
-    /// What requests touch went out in this rest, and is to be back when so much of it has passed.
-    away: Option<Duration>,
+    touches: Touches,
+    rests: Rests,
     /// At most so much is moved per second.
     bandwidth: Bytes,
     was_frozen: bool,
@@ -118,11 +103,12 @@ pub(super) struct Life {
     /// How long the last search took, and when the next one may be at the earliest.
     search: Duration,
     search_not_before: Instant,
-    /// Why nothing can be found out.
-    no_means: Option<String>,
-    lived: Lived,
-    /// Something happened that is more urgent than finding out what was touched.
-    urgent: Arc<AtomicBool>,
+    /// Pages that went out, and that came back.
+    out: u64,
+    back: u64,
+    /// Steps that it has taken since it is idle, and why it is as it is.
+    step: u16,
+    because: String,
 }
 
 impl Life {
@@ -132,27 +118,22 @@ impl Life {
         if placement.life.is_none() && !placement.target.is_some_and(is_between) {
             return None;
         }
-        let no_means = touched::can_tell().err();
-        if let Some(reason) = &no_means {
-            tracing::info!(reason, "which pages are touched cannot be found out");
-        }
+        let cost = match placement.life {
+            Some(_) => COST,
+            None => COST_AT_RATIO,
+        };
         let now = Instant::now();
         Some(Self {
             cycle: placement.life,
             phase: Phase::Init,
             since: now,
             is_told: false,
+            only_told: placement.life.is_none() && !placement.is_learned,
             is_in_request: false,
             has_run: false,
             due: None,
-            not_before: now,
-            heat: Heat::default(),
-            mixed: Vec::new(),
-            requests: Requests::default(),
-            rests: Vec::new(),
-            rested: None,
-            arrival: None,
-            away: None,
+            touches: Touches::new(cost, urgent),
+            rests: Rests::default(),
             bandwidth: placement.bandwidth,
             was_frozen: false,
             is_expected: false,
@@ -160,39 +141,27 @@ impl Life {
             is_warmth_out: false,
             search: Duration::ZERO,
             search_not_before: now,
-            no_means,
-            lived: Lived {
-                phase: Phase::Init,
-                requests: 0,
-                touched: Bytes::ZERO,
-                untouched: Bytes::ZERO,
-                out: 0,
-                back: 0,
-                step: 0,
-                look_us: 0,
-                because: String::new(),
-                predicted: 0,
-                early: 0,
-                expected: String::new(),
-            },
-            urgent,
+            out: 0,
+            back: 0,
+            step: 0,
+            because: String::new(),
         })
     }
 
     /// Which pages are hot, once that is known.
     pub(super) fn heat(&self) -> Option<&Heat> {
-        (self.requests.count > 0).then_some(&self.heat)
+        (self.requests().count > 0).then_some(self.touches.heat())
     }
 
     /// What its requests have told.
     pub(super) fn requests(&self) -> &Requests {
-        &self.requests
+        self.touches.requests()
     }
 
     /// After how many requests what they touch is known, if that is so and none runs.
     pub(super) fn known_at_rest(&self) -> Option<u32> {
-        let is_known = self.phase == Phase::KeepAlive && self.requests.is_settled();
-        is_known.then_some(self.requests.count)
+        let is_known = self.phase == Phase::KeepAlive && self.requests().is_settled();
+        is_known.then_some(self.requests().count)
     }
 
     pub(super) fn has_cycle(&self) -> bool {
@@ -201,25 +170,36 @@ impl Life {
 
     /// What became of it.
     pub(super) fn lived(&self) -> Lived {
-        self.lived.clone()
+        let (touched, untouched) = self.touches.amount();
+        let (predicted, early) = self.rests.predictions();
+        Lived {
+            phase: self.phase,
+            requests: self.requests().count,
+            touched,
+            untouched,
+            out: self.out,
+            back: self.back,
+            step: self.step,
+            look_us: u64::try_from(self.touches.took().as_micros()).unwrap_or(u64::MAX),
+            because: self.because.clone(),
+            predicted,
+            early,
+            expected: self.rests.expected().to_owned(),
+        }
     }
 
     /// What later runs want to know.
     pub(super) fn seen(&self) -> Seen {
+        let is_settled = self.requests().is_settled();
         Seen {
-            touched: self
-                .requests
-                .is_settled()
-                .then(|| self.heat.share())
-                .flatten(),
-            rests: reuse(&self.rests),
+            touched: is_settled.then(|| self.touches.heat().share()).flatten(),
+            rests: reuse(self.rests.known()),
         }
     }
 
     fn enter(&mut self, phase: Phase, since: Instant) {
         self.phase = phase;
         self.since = since;
-        self.lived.phase = phase;
     }
 
     /// Takes note of what happens; in how long that calls for a look, if it does.
@@ -229,14 +209,12 @@ impl Life {
         match event {
             Event::Begin => {
                 self.is_in_request = true;
+                let was_told = std::mem::replace(&mut self.is_told, true);
                 self.awake(now);
-                if !std::mem::replace(&mut self.is_told, true) {
+                if !was_told {
                     // What ran before was no request: this is the barrier.
-                    self.heat = Heat::default();
-                    self.requests = Requests::default();
-                    self.rests.clear();
-                    self.mixed.clear();
-                    self.forget(cgroup);
+                    self.rests.forget();
+                    self.touches.begin_anew(cgroup);
                 }
             }
             Event::Works if self.phase == Phase::KeepAlive => self.awake(now),
@@ -253,57 +231,31 @@ impl Life {
             }
             Event::Rests | Event::Released => {}
         }
-        if before == Phase::Init && self.phase != Phase::Init {
+        if before == Phase::Init && self.phase != Phase::Init && self.is_watched() {
             // The barrier: what is touched from now on is touched by requests.
-            self.forget(cgroup);
+            self.touches.forget(cgroup);
             self.has_run = self.phase == Phase::Execution;
         }
         let until = |due: Instant| due.saturating_duration_since(now);
-        (self.phase != before).then(|| self.due.map_or(Duration::ZERO, until))
+        // A ratio is as good as before.
+        let is_worth_a_look = self.has_cycle() || self.due.is_some();
+        (self.phase != before && is_worth_a_look).then(|| self.due.map_or(Duration::ZERO, until))
     }
 
     fn awake(&mut self, now: Instant) {
         // Where requests are told of, nothing else counts as one, such as a timer of the function.
         let is_request = !self.is_told || self.is_in_request;
-        if is_request && let Some(rested) = self.rested.take() {
-            self.rested_for(now.saturating_duration_since(rested));
-        } else if self.away.is_some() {
-            // What comes back for it stays.
-            self.arrival = None;
-        }
+        self.rests.works(now, is_request);
         if self.phase != Phase::Execution {
             self.enter(Phase::Execution, now);
         }
-        self.has_run |= is_request;
+        self.has_run |= is_request && self.is_watched();
         self.due = None;
     }
 
-    fn rested_for(&mut self, rest: Duration) {
-        if self.rests.len() >= MOST_RESTS {
-            self.rests.remove(0);
-        }
-        self.rests.push(rest);
-        self.arrival = None;
-        if let Some(ready) = self.away.take() {
-            self.lived.predicted = self.lived.predicted.saturating_add(1);
-            if rest < ready {
-                self.lived.early = self.lived.early.saturating_add(1);
-            }
-        }
-    }
-
-    /// When the next request is expected, in the rest that begins now.
-    fn expect(&mut self) {
-        let bytes = self.lived.touched.get().saturating_mul(1_000_000);
-        let micros = bytes.checked_div(self.bandwidth.get().max(1));
-        // It is looked for first, by the next look.
-        let returning = LOOK + self.search + Duration::from_micros(micros.unwrap_or_default());
-        let found = expected(&self.rests, returning);
-        self.lived.expected = match &found {
-            Ok(arrival) => format!("expected {} after the last one", text(arrival.head)),
-            Err(reason) => reason.clone(),
-        };
-        self.arrival = found.ok();
+    /// Whether what it touches is found out. If not, nothing of it is read.
+    fn is_watched(&self) -> bool {
+        self.is_told || !self.only_told
     }
 
     /// Whoever thaws a container has something for it to do.
@@ -316,94 +268,26 @@ impl Life {
         if self.phase == Phase::KeepAlive {
             return;
         }
-        let is_after_request = self.phase == Phase::Execution && self.rested.is_none();
+        let is_after_request = self.phase == Phase::Execution && !self.rests.is_under_way();
         self.enter(Phase::KeepAlive, now);
         if is_after_request {
-            self.rested = Some(now);
-            self.expect();
+            let (touched, _) = self.touches.amount();
+            let returning = returning(touched, self.bandwidth, self.search);
+            self.rests.begin(now, returning);
         }
         if self.has_run {
             self.due = Some(now + pause);
         }
     }
 
-    fn forget(&mut self, cgroup: &Cgroup) {
-        if self.no_means.is_some() {
-            return;
-        }
-        let done = cgroup
-            .processes()
-            .map_err(|err| crate::runtime::chain(&err))
-            .and_then(|processes| hotness::forget(&processes));
-        if let Err(reason) = done {
-            self.give_up(reason);
-        }
-    }
-
-    fn give_up(&mut self, reason: String) {
-        tracing::warn!(reason, "which pages are touched cannot be found out");
-        self.no_means = Some(reason);
-    }
-
     /// Finds out what the requests have touched since the last time, if that is due and worth it.
     pub(super) fn find_out(&mut self, cgroup: &Cgroup) {
         let now = Instant::now();
-        // As long as it is not known what requests touch, each one is worth it.
-        let may = self.not_before <= now || !self.requests.is_settled();
-        let is_due = may && self.due.is_some_and(|due| due <= now);
-        if !is_due || self.phase != Phase::KeepAlive || self.no_means.is_some() {
-            return;
+        let is_due = self.due.is_some_and(|due| due <= now);
+        if is_due && self.phase == Phase::KeepAlive && self.touches.find_out(cgroup, now) {
+            self.due = None;
+            self.has_run = false;
         }
-        self.urgent.store(false, Ordering::Relaxed);
-        let found = cgroup
-            .processes()
-            .map_err(|err| crate::runtime::chain(&err))
-            .and_then(|processes| {
-                let known = hotness::Known {
-                    heat: &self.heat,
-                    request: self.requests.count,
-                    mixed: &self.mixed,
-                    is_wanted: &|| !self.urgent.load(Ordering::Relaxed),
-                };
-                hotness::look(&processes, &known)
-            });
-        let found = match found {
-            Ok(found) => found,
-            Err(reason) => return self.give_up(reason),
-        };
-        let cost = match self.cycle {
-            Some(_) => COST,
-            None => COST_AT_RATIO,
-        };
-        self.not_before = now + found.took * cost;
-        self.lived.look_us = u64::try_from(found.took.as_micros()).unwrap_or(u64::MAX);
-        let request = self.requests.count.saturating_add(1);
-        if !found.is_complete {
-            // What was found touched was; of the rest the kernel still knows.
-            let touched = found.spans.iter().filter(|(_, touched)| *touched);
-            let touched: Vec<Span> = touched.map(|(span, _)| *span).collect();
-            self.heat.touched(request, &touched);
-            return;
-        }
-        self.heat.learn(request, &found.spans);
-        self.mixed = found.mixed;
-        self.due = None;
-        self.has_run = false;
-        self.forget(cgroup);
-        self.requests.add(self.heat.pages(0).0);
-        let recent = self.requests.count.saturating_sub(RECENT - 1);
-        let (touched, untouched) = self.heat.pages(recent);
-        self.lived.requests = self.requests.count;
-        let size = crate::kernel::pages::size();
-        self.lived.touched = Bytes::new(touched.saturating_mul(size));
-        self.lived.untouched = Bytes::new(untouched.saturating_mul(size));
-        tracing::debug!(
-            request,
-            touched,
-            untouched,
-            took = ?found.took,
-            "what a request has touched"
-        );
     }
 
     fn decide(&mut self, size: Bytes) -> Option<Decision> {
@@ -411,17 +295,17 @@ impl Life {
             cycle: self.cycle.as_ref()?,
             phase: self.phase,
             since: self.since.elapsed(),
-            requests: &self.requests,
-            rested: self.rested.map(|rested| rested.elapsed()),
-            arrival: self.arrival.as_ref(),
-            reuse: reuse(&self.rests),
+            requests: self.touches.requests(),
+            rested: self.rests.elapsed(),
+            arrival: self.rests.arrival(),
+            reuse: reuse(self.rests.known()),
             size,
         });
-        self.lived.step = decision.step;
+        self.step = decision.step;
         if decision.is_away {
-            self.away = self.arrival.map(|arrival| arrival.ready);
+            self.rests.is_away();
         }
-        self.lived.because = match &self.no_means {
+        self.because = match self.touches.no_means() {
             Some(reason) => format!("which pages are touched cannot be found out: {reason}"),
             None => decision.because.clone(),
         };
@@ -439,11 +323,19 @@ impl Life {
     /// Counts pages that were moved.
     pub(super) fn count(&mut self, pages: u64, is_out: bool) {
         let sum = match is_out {
-            true => &mut self.lived.out,
-            false => &mut self.lived.back,
+            true => &mut self.out,
+            false => &mut self.back,
         };
         *sum = sum.saturating_add(pages);
     }
+}
+
+/// How long it takes until so much is back that is looked for as long as this.
+fn returning(touched: Bytes, bandwidth: Bytes, search: Duration) -> Duration {
+    let bytes = touched.get().saturating_mul(1_000_000);
+    let micros = bytes.checked_div(bandwidth.get().max(1));
+    // The next look begins it.
+    LOOK + search + Duration::from_micros(micros.unwrap_or_default())
 }
 
 impl Task {
@@ -465,7 +357,7 @@ impl Task {
             return LOOK;
         };
         let wish = decision.wish;
-        let wanted = (life.requests.count, decision.step, decision.is_away);
+        let wanted = (life.requests().count, decision.step, decision.is_away);
         let is_due = match life.phase {
             // A request costs a search only if there is something to bring back.
             Phase::Execution => life.is_warmth_out && wish.back.is_some() && far > 0,
@@ -500,7 +392,7 @@ impl Task {
         };
         if let Some(life) = &mut self.life {
             life.search = begun.elapsed();
-            let mut queue = wished(&units, &goal, &life.heat, &wish);
+            let mut queue = wished(&units, &goal, life.touches.heat(), &wish);
             // What comes back goes first, and a call goes to one node; of those the order stays.
             let remote = &self.placement.remote;
             queue.sort_by_key(|found| (remote.contains(found.to), found.unit.process, found.to));
@@ -518,13 +410,15 @@ impl Task {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::placement::arrivals::expected;
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn life() -> Life {
-        let placement = Placement {
+    fn placement() -> Placement {
+        Placement {
             means: crate::model::placement::Means::Correction,
             target: None,
+            is_learned: false,
             life: Some(LifeCycle {
                 least: LocalRatio::REMOTE,
                 semi_warm_after: None,
@@ -536,14 +430,26 @@ mod tests {
             wants: None,
             bandwidth: Bytes::new(1 << 20),
             reasons: Vec::new(),
+        }
+    }
+
+    fn life() -> Life {
+        Life::of(&placement(), Arc::default()).unwrap()
+    }
+
+    fn at_a_ratio(is_learned: bool) -> Life {
+        let placement = Placement {
+            target: LocalRatio::of(1, 1),
+            is_learned,
+            life: None,
+            ..placement()
         };
         Life::of(&placement, Arc::default()).unwrap()
     }
 
     fn begin(life: &mut Life, at: Instant) {
-        life.is_in_request = true;
+        (life.is_in_request, life.is_told) = (true, true);
         life.awake(at);
-        life.is_told = true;
     }
 
     fn end(life: &mut Life, at: Instant) {
@@ -567,9 +473,9 @@ mod tests {
             }
         }
         // The time before the first one is none.
-        assert_eq!(life.rests, [60 * SECOND; 5]);
-        assert_eq!(life.lived.expected, "expected 60s after the last one");
-        let arrival = life.arrival.unwrap();
+        assert_eq!(life.rests.known(), [60 * SECOND; 5]);
+        assert_eq!(life.lived().expected, "expected 60s after the last one");
+        let arrival = life.rests.arrival().unwrap();
         assert_eq!((arrival.ready, arrival.back), (54 * SECOND, 53 * SECOND));
         // Nobody tells of requests: each activity is one.
         let mut other = self::life();
@@ -577,45 +483,50 @@ mod tests {
             other.rest(at + after * 40 * SECOND, Duration::ZERO);
             other.awake(at + after * 40 * SECOND + 35 * SECOND);
         }
-        assert_eq!(other.rests, [35 * SECOND; 7]);
+        assert_eq!(other.rests.known(), [35 * SECOND; 7]);
     }
 
     #[test]
     fn what_takes_long_to_come_back_begins_earlier() {
-        let (mut life, at) = (life(), Instant::now());
-        life.rests = vec![100 * SECOND; 5];
-        life.lived.touched = Bytes::new(20 << 20);
-        life.search = SECOND;
-        begin(&mut life, at);
-        end(&mut life, at + SECOND);
         // 20 MiB at 1 MiB a second, the search, and the look before it.
-        assert_eq!(life.arrival.unwrap().back, 90 * SECOND - 22 * SECOND);
+        let returning = returning(Bytes::new(20 << 20), Bytes::new(1 << 20), SECOND);
+        assert_eq!(returning, 22 * SECOND);
+        let arrival = expected(&[100 * SECOND; 5], returning).unwrap();
+        assert_eq!(arrival.back, 90 * SECOND - 22 * SECOND);
     }
 
     #[test]
-    fn a_request_that_comes_too_early_is_counted() {
-        let (mut life, at) = (life(), Instant::now());
-        life.rests = vec![60 * SECOND; 20];
-        for (rest, early) in [(60, 0), (54, 0), (53, 1)] {
-            begin(&mut life, at);
-            end(&mut life, at);
-            assert!(life.arrival.is_some());
-            life.away = life.arrival.map(|arrival| arrival.ready);
-            begin(&mut life, at + rest * SECOND);
-            assert_eq!(life.lived.early, early);
-            end(&mut life, at + rest * SECOND);
-            life.rested = None;
-            life.enter(Phase::Execution, at);
+    fn at_a_ratio_that_was_set_nothing_is_read_for_requests_that_nobody_tells_of() {
+        // A control group of which nothing can be found out: whoever tries gives up.
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("cgroup.procs"), "2147483647\n").unwrap();
+        let cgroup = Cgroup {
+            version: crate::kernel::cgroup::Version::V2,
+            directories: vec![crate::kernel::cgroup::Directory {
+                controllers: String::new(),
+                path: folder.path().to_path_buf(),
+            }],
+        };
+        if crate::kernel::touched::can_tell().is_err() {
+            return;
         }
-        assert_eq!(life.lived.predicted, 3);
-        // What came back for something else stays until the request.
-        end(&mut life, at);
-        life.away = life.arrival.map(|arrival| arrival.ready);
-        life.awake(at + 5 * SECOND);
-        assert_eq!(life.arrival, None);
-        life.rest(at + 6 * SECOND, Duration::ZERO);
-        assert_eq!(life.arrival, None);
-        begin(&mut life, at + 20 * SECOND);
-        assert_eq!((life.lived.predicted, life.lived.early), (4, 2));
+        let works = |life: &mut Life| {
+            let events = [Event::Rests, Event::Works, Event::Rests];
+            events.map(|event| life.take(event, &cgroup))
+        };
+        let mut fixed = at_a_ratio(false);
+        for _ in 0..4 {
+            assert_eq!(works(&mut fixed), [None; 3], "not even out of turn");
+        }
+        assert_eq!((fixed.due, fixed.has_run), (None, false));
+        assert_eq!(fixed.touches.no_means(), None);
+        // Somebody tells of one.
+        fixed.take(Event::Begin, &cgroup);
+        assert!(fixed.touches.no_means().is_some() && fixed.has_run);
+        assert!(fixed.take(Event::End, &cgroup).is_some());
+        // A policy that goes by runs watches them all.
+        let mut learned = at_a_ratio(true);
+        works(&mut learned);
+        assert!(learned.touches.no_means().is_some() && learned.due.is_some());
     }
 }
