@@ -241,10 +241,21 @@ fn pond_moves_no_more_than_earlier_runs_left_untouched() {
 
 #[test]
 fn what_requests_read_goes_out_and_is_back_before_the_next_one_is_expected() {
+    // Of 8 MiB that no request reads all stays out.
+    is_back_before_the_next_request("faasmem", 10 * MIB);
+}
+
+#[test]
+fn pond_too_has_it_back_and_with_it_what_earlier_runs_do_not_tell_of() {
+    is_back_before_the_next_request("pond", MIB);
+}
+
+/// By this policy, which leaves less than so much out for a request.
+fn is_back_before_the_next_request(policy: &str, left: u64) {
     let Some(_host) = Host::new() else { return };
     ours_beyond_runc(|c| {
         let rest = Duration::from_secs(35);
-        let outcome = up(c, (8, 24), "placement.policy = \"faasmem\"");
+        let outcome = up(c, (8, 24), &format!("placement.policy = {policy:?}"));
         wait_until("it rests", || life(c)["phase"] == "keep-alive");
         for number in 1..=5 {
             request(c, &outcome, "hot");
@@ -268,7 +279,7 @@ fn what_requests_read_goes_out_and_is_back_before_the_next_one_is_expected() {
             "{}",
             placement(c)
         );
-        wait_until("it is back", || far(c) < 10 * MIB);
+        wait_until("it is back", || far(c) < left);
         assert!(asleep.elapsed() < rest, "{}", placement(c));
         let back = life(c);
         let came = |found: &Value| found["back"].as_u64().expect("pages");
@@ -283,7 +294,7 @@ fn what_requests_read_goes_out_and_is_back_before_the_next_one_is_expected() {
         // One that comes sooner has what it needs, and is counted.
         wait_until("what requests read is out", || far(c) > 22 * MIB);
         c.ok("phase ID begin");
-        wait_until("it is back", || far(c) < 10 * MIB);
+        wait_until("it is back", || far(c) < left);
         ask(c, "hot");
         c.ok("phase ID end");
         wait_until("it is counted", || life(c)["early"] == 1);
@@ -351,6 +362,89 @@ fn at_a_ratio_what_requests_read_becomes_local_and_the_ratio_stays() {
             assert_eq!(later["moved"]["moved"], done["moved"]["moved"], "{later}");
             let text = c.call("placement ID").stdout;
             assert!(text.contains("hot pages came in"), "{text}");
+            c.ok("delete --force ID");
+        });
+    }
+}
+
+/// What the thread that places memory has read and written so far: calls that read, their bytes, calls that wrote.
+fn read_and_written(c: &Case) -> [u64; 3] {
+    let tasks = fs::read_dir(format!("/proc/{}/task", monitor(c))).expect("threads");
+    let of_thread = |name: &str| {
+        let mut tasks = tasks.flatten();
+        let task = tasks.find(|task| {
+            let comm = fs::read_to_string(task.path().join("comm"));
+            comm.is_ok_and(|comm| comm.trim() == name)
+        });
+        fs::read_to_string(task.expect("the thread").path().join("io")).expect("counters")
+    };
+    let text = of_thread("placing");
+    ["syscr: ", "rchar: ", "syscw: "].map(|key| {
+        let found = text.lines().find_map(|line| line.strip_prefix(key));
+        found.expect("a counter").parse().expect("a number")
+    })
+}
+
+/// What was done to reach the ratio.
+fn done(c: &Case) -> [Value; 2] {
+    let found = placement(c);
+    ["searches", "moved"].map(|key| found["moved"][key].clone())
+}
+
+#[test]
+fn at_its_ratio_a_container_costs_one_reading_a_second_and_nothing_else() {
+    let Some(_host) = Host::new() else { return };
+    for (policy, own, ratio) in [
+        ("local", false, 1.0),
+        ("remote", false, 0.0),
+        // Given by the weights, and by moving pages.
+        ("interleave=1:1", true, 0.5),
+        ("interleave=1:1", false, 0.5),
+    ] {
+        ours_beyond_runc(|c| {
+            let settings = format!("placement.policy = {policy:?}\nweights.own = {own}");
+            let outcome = up(c, (8, 8), &settings);
+            wait_until("the ratio is reached", || {
+                let found = placement(c);
+                is_near(c, ratio, 3.0) && found["moved"]["pending"].as_u64().unwrap_or(0) == 0
+            });
+            std::thread::sleep(Duration::from_secs(2));
+            let (moved, before) = (done(c), read_and_written(c));
+            let begun = std::time::Instant::now();
+            // It works now and then, and nobody tells of a request.
+            for _ in 0..4 {
+                let answers = outcome.stdout_now().matches("hot").count();
+                ask(c, "hot");
+                wait_until("it answers", || {
+                    outcome.stdout_now().matches("hot").count() > answers
+                });
+                std::thread::sleep(Duration::from_secs(3));
+            }
+            let after = read_and_written(c);
+            let seconds = begun.elapsed().as_secs();
+            let [calls, bytes, writes] = [0, 1, 2].map(|at| after[at] - before[at]);
+            let what = format!("{policy}, {own}: {calls} calls, {bytes} bytes in {seconds} s");
+            assert!(calls >= seconds / 4, "nobody looks: {what}");
+            assert!(calls <= seconds + 2, "more than the tick: {what}");
+            // One file of its control group.
+            let length = c.cgroup_file("memory.numa_stat").len();
+            let most = calls * (u64::try_from(length).expect("length") + 64);
+            assert!(
+                bytes <= most,
+                "more than one file of {length} bytes: {what}"
+            );
+            assert_eq!(writes, 0, "{what}");
+            assert_eq!(done(c), moved, "{what}");
+            // Requests that somebody tells of are looked at, if there is something to be gained.
+            let before = read_and_written(c);
+            let begun = std::time::Instant::now();
+            for _ in 0..2 {
+                request(c, &outcome, "hot");
+                std::thread::sleep(Duration::from_secs(2));
+            }
+            let calls = read_and_written(c)[0] - before[0];
+            let ticks = begun.elapsed().as_secs() + 6;
+            assert_eq!(calls > ticks, ratio == 0.5, "{policy}: {calls}, {ticks}");
             c.ok("delete --force ID");
         });
     }

@@ -330,7 +330,7 @@ impl Life {
     }
 }
 
-/// How long it takes until so much is back that is looked for as long as this.
+/// How long it takes until so much is back, with a search that takes so long.
 fn returning(touched: Bytes, bandwidth: Bytes, search: Duration) -> Duration {
     let bytes = touched.get().saturating_mul(1_000_000);
     let micros = bytes.checked_div(bandwidth.get().max(1));
