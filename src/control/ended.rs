@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::STATE;
 use super::error::{ControlError, Result};
 use super::record::{Folder, create_folder};
+use crate::model::placed::PlacedCounts;
 use crate::model::status::{Areas, Counts, Status};
 use crate::model::{ClassName, FunctionKey, RunId};
 
@@ -56,6 +57,8 @@ pub struct Sums {
     /// How often what was decided.
     #[serde(flatten)]
     pub counts: Counts,
+    /// What was done for their placement. Not flattened: some of its names are those of other counts.
+    pub placed: PlacedCounts,
     /// Processes that the OOM killer ended.
     pub oom_kills: u64,
     /// Time in which some task waited for memory.
@@ -68,6 +71,7 @@ impl Sums {
         self.containers = self.containers.saturating_add(other.containers);
         self.areas.add(&other.areas);
         self.counts.add(&other.counts);
+        self.placed.add(&other.placed);
         self.oom_kills = self.oom_kills.saturating_add(other.oom_kills);
         self.waited_seconds += other.waited_seconds;
     }
@@ -129,6 +133,10 @@ fn count_in(state: &Path, folder: &Folder, status: &Status) {
             containers: 1,
             areas: status.areas,
             counts: status.counts,
+            placed: record
+                .placed
+                .map(|placed| placed.counts())
+                .unwrap_or_default(),
             oom_kills: status.oom_kills,
             waited_seconds: status.waited.unwrap_or_default().as_secs_f64(),
         },
@@ -266,6 +274,11 @@ mod tests {
         let mut record = Record::new(Path::new("/b"), Path::new("/r"), None).unwrap();
         record.function = Some(FunctionKey::new("ns", function));
         record.mode = Mode::Elastic;
+        record.placed = Some(crate::sampler::Placed {
+            moved: 7,
+            refused: 5,
+            ..Default::default()
+        });
         folder.write(record).unwrap();
         folder
     }
@@ -293,6 +306,8 @@ mod tests {
             let sums = sum(&ended, "f");
             assert_eq!((sums.containers, sums.counts.raises), (2, 4));
             assert_eq!((sums.oom_kills, sums.waited_seconds), (2, 3.0));
+            let (placed, counts) = (sums.placed, sums.counts);
+            assert_eq!((placed.moved, placed.refused, counts.refused), (14, 10, 0));
             assert!(ended.runs.contains(&"r3".parse().unwrap()));
         }
     }

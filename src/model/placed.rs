@@ -77,6 +77,38 @@ impl Seen {
     }
 }
 
+/// What was done for the placement of a run: pages, and requests that were expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PlacedCounts {
+    /// Pages that were moved.
+    pub moved: u64,
+    /// Of these, hot pages that came in while as many cold ones went out, at a ratio that was held.
+    pub exchanged: u64,
+    /// Pages that the kernel did not move.
+    pub refused: u64,
+    /// Requests until which what they touch was out, and back when they were expected.
+    pub predicted: u64,
+    /// Of these, requests that came before it was back.
+    pub early: u64,
+}
+
+impl PlacedCounts {
+    /// Together with others.
+    pub fn add(&mut self, other: &Self) {
+        let pairs = [
+            (&mut self.moved, other.moved),
+            (&mut self.exchanged, other.exchanged),
+            (&mut self.refused, other.refused),
+            (&mut self.predicted, other.predicted),
+            (&mut self.early, other.early),
+        ];
+        for (count, more) in pairs {
+            *count = count.saturating_add(more);
+        }
+    }
+}
+
 mod all_micros {
     use std::time::Duration;
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use super::context::Context;
-use super::placed::Seen;
+use super::placed::{PlacedCounts, Seen};
 use super::{Bytes, MemoryLimit, MemoryTime};
 
 /// The first line.
@@ -132,6 +132,9 @@ pub struct End {
     /// What its requests were seen to do with its memory.
     #[serde(flatten)]
     pub seen: Seen,
+    /// What was done for its placement, if somebody looked after that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placed: Option<PlacedCounts>,
 }
 
 /// One run.
@@ -595,7 +598,17 @@ mod tests {
         let context = trace.context.clone().unwrap();
         assert_eq!(context.function.as_str(), "ns/f");
         assert_eq!(context.features["pixels"], 1.5);
-        assert_eq!(trace.end.unwrap().code, Some(137));
+        let end = trace.end.unwrap();
+        assert_eq!((end.code, end.placed), (Some(137), None));
+        assert!(!trace.to_string().contains("placed"));
+        assert_eq!(trace.to_string().parse(), Ok(trace));
+        let placed = text.replace(
+            "137,",
+            "137,\"placed\":{\"moved\":3,\"exchanged\":1,\"later\":0},",
+        );
+        let trace: Trace = placed.parse().unwrap();
+        let counts = trace.end.unwrap().placed.unwrap();
+        assert_eq!((counts.moved, counts.exchanged, counts.early), (3, 1, 0));
         assert_eq!(trace.to_string().parse(), Ok(trace));
         let wrong = text.replace("\"ns/f\"", "7").parse::<Trace>();
         assert!(

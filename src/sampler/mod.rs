@@ -34,7 +34,6 @@ use crate::guardian::Guardian;
 use crate::kernel::cgroup::Cgroup;
 use crate::kernel::exe;
 use crate::kernel::wait::{self, Waker};
-use crate::model::placed::Seen;
 use crate::model::placement::Placement;
 use crate::model::plan::Plan;
 use crate::model::status::Status;
@@ -412,9 +411,9 @@ impl Thread {
             Message::Ended(key, code, answers) => {
                 self.waiting.remove(&key);
                 let placing = self.placing.as_mut();
-                let seen = placing.map_or_else(Seen::default, |placing| placing.forget(key));
+                let left = placing.and_then(|placing| placing.forget(key));
                 if let Some(run) = self.running.remove(&key) {
-                    run.end(seen, now, code, answers, self.hands.as_mut());
+                    run.end(left, now, code, answers, self.hands.as_mut());
                 }
                 self.forget(key);
             }

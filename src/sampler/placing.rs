@@ -27,7 +27,7 @@ pub use life::Lived;
 use crate::kernel::cgroup::{Cgroup, Meter};
 use crate::kernel::{numa, pages, wait};
 use crate::model::nodes::Weights;
-use crate::model::placed::Seen;
+use crate::model::placed::{PlacedCounts, Seen};
 use crate::model::placement::{LocalRatio, Placement};
 use crate::policy::placement::{Goal, HYSTERESIS, Move, Unit, designed, moves};
 use crate::sampler::search::{HUGE, Search};
@@ -79,6 +79,29 @@ pub struct Placed {
     pub life: Option<Lived>,
 }
 
+impl Placed {
+    /// What is counted of it when the run has ended.
+    pub fn counts(&self) -> PlacedCounts {
+        let of = |count: fn(&Lived) -> u32| self.life.as_ref().map_or(0, count).into();
+        PlacedCounts {
+            moved: self.moved,
+            exchanged: self.exchanged,
+            refused: self.refused,
+            predicted: of(|life| life.predicted),
+            early: of(|life| life.early),
+        }
+    }
+}
+
+/// What is left of a container that was looked after here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Left {
+    /// What its requests were seen to do.
+    pub(super) seen: Seen,
+    /// What was done.
+    pub(super) counts: PlacedCounts,
+}
+
 /// Called with what was done, whenever something was.
 pub type Tell = Arc<dyn Fn(&Placed) + Send + Sync>;
 
@@ -95,7 +118,7 @@ pub(super) struct Placing {
     /// Set with each job: what takes long is left for it.
     urgent: Arc<AtomicBool>,
     /// What is known of each container by now.
-    seen: BTreeMap<u64, Arc<Mutex<Seen>>>,
+    known: BTreeMap<u64, Arc<Mutex<Left>>>,
 }
 
 impl Placing {
@@ -116,7 +139,7 @@ impl Placing {
         Ok(Self {
             jobs: sender,
             urgent: Arc::default(),
-            seen: BTreeMap::new(),
+            known: BTreeMap::new(),
         })
     }
 
@@ -137,7 +160,7 @@ impl Placing {
         match Task::new(cgroup, placement, tell) {
             Ok(mut task) => {
                 task.life = Life::of(&task.placement, Arc::clone(&self.urgent));
-                self.seen.insert(key, Arc::clone(&task.seen));
+                self.known.insert(key, Arc::clone(&task.left));
                 self.send(Job::Watch(key, Box::new(task)));
             }
             Err(reason) => tracing::warn!(reason, "its placement is not looked after"),
@@ -146,18 +169,16 @@ impl Placing {
 
     /// Something happens to a container that may be watched here.
     pub(super) fn event(&self, key: u64, event: Event) {
-        if self.seen.contains_key(&key) {
+        if self.known.contains_key(&key) {
             self.send(Job::Event(key, event));
         }
     }
 
-    /// The container has ended; what its requests were seen to do.
-    pub(super) fn forget(&mut self, key: u64) -> Seen {
-        let Some(seen) = self.seen.remove(&key) else {
-            return Seen::default();
-        };
+    /// The container has ended; what is left of it, if it was looked after.
+    pub(super) fn forget(&mut self, key: u64) -> Option<Left> {
+        let left = self.known.remove(&key)?;
         self.send(Job::Forget(key));
-        *seen.lock().unwrap_or_else(PoisonError::into_inner)
+        Some(*left.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -230,7 +251,7 @@ struct Task {
     /// The phases of its life, where something depends on them.
     life: Option<Life>,
     exchange: Exchange,
-    seen: Arc<Mutex<Seen>>,
+    left: Arc<Mutex<Left>>,
 }
 
 impl std::fmt::Debug for Task {
@@ -274,7 +295,7 @@ impl Task {
             waits: 0,
             life: None,
             exchange: Exchange::default(),
-            seen: Arc::default(),
+            left: Arc::default(),
         })
     }
 
@@ -303,7 +324,6 @@ impl Task {
             false => self.call(),
         };
         if let Some(life) = &self.life {
-            *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = life.seen();
             if life.has_cycle() {
                 self.placed.life = Some(life.lived());
                 if self.queue.is_empty() && self.done > 0 {
@@ -312,6 +332,10 @@ impl Task {
                 }
             }
         }
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Left {
+            seen: self.life.as_ref().map(Life::seen).unwrap_or_default(),
+            counts: self.placed.counts(),
+        };
         self.due = Instant::now() + pause;
         self.placed.pending = self
             .queue

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::pace::{self, Pace};
+use super::placing::Left;
 use super::record::Record;
 use super::tally::{Shared, Standing, Tally};
 use super::tuning::{Hands, Tuning};
@@ -13,7 +14,6 @@ use super::writing::{Collected, Writing};
 use super::{Edge, Subject};
 use crate::guardian::Guardian;
 use crate::kernel::cgroup::Meter;
-use crate::model::placed::Seen;
 use crate::model::plan::Plan;
 use crate::model::trace::{Context, End, Phase, Sample};
 use crate::model::{Bytes, MemoryLimit, Mode};
@@ -339,7 +339,7 @@ impl Run {
     /// Takes the last sample and completes the file.
     pub(super) fn end(
         mut self,
-        seen: Seen,
+        left: Option<Left>,
         now: Duration,
         code: Option<i32>,
         answers: Answers,
@@ -363,7 +363,8 @@ impl Run {
             code,
             peak: self.meter.peak(),
             oom_kills: oom_kills.unwrap_or(0),
-            seen,
+            seen: left.map(|left| left.seen).unwrap_or_default(),
+            placed: left.map(|left| left.counts),
         };
         // Whoever asked may not want to know any more.
         let _ = answers.read.send(());

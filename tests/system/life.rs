@@ -56,6 +56,46 @@ fn ask(c: &Case, what: &str) {
     writeln!(pipe, "{what}").expect("request");
 }
 
+/// What `metrics` tells of it by this name, of all series whose labels have this text.
+fn metric(c: &Case, name: &str, label: &str) -> u64 {
+    let text = c.call("metrics --with-id").stdout;
+    let (head, id) = (format!("elastic_mem_{name}{{"), format!("id={:?}", c.id()));
+    let mut lines = text.lines().filter(|line| line.starts_with(&head));
+    let line = lines.find(|line| line.contains(&id) && line.contains(label));
+    let value = line.and_then(|line| line.rsplit(' ').next());
+    value
+        .unwrap_or_else(|| panic!("{name}: {text}"))
+        .parse()
+        .expect("a number")
+}
+
+/// Ends it; what the trace of its run tells of its placement.
+fn told_at_the_end(c: &mut Case) -> Value {
+    c.ok("kill ID KILL");
+    c.wait_for("stopped");
+    let store = c.bundle.path().join("store");
+    let told = eventually(|| {
+        let mut folders = vec![store.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).ok()?.flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|end| end == "csv") {
+                    let text = fs::read_to_string(path).ok()?;
+                    let end = text.lines().find_map(|line| line.strip_prefix("# end "));
+                    if let Some(end) = end {
+                        return serde_json::from_str::<Value>(end).ok();
+                    }
+                }
+            }
+        }
+        None
+    });
+    c.ok("delete --force ID");
+    told.expect("a trace that has ended")["placed"].clone()
+}
+
 /// A request from begin to end.
 fn request(c: &mut Case, outcome: &Outcome, what: &str) {
     let before = outcome.stdout_now().matches(what).count();
@@ -298,7 +338,14 @@ fn is_back_before_the_next_request(policy: &str, left: u64) {
         ask(c, "hot");
         c.ok("phase ID end");
         wait_until("it is counted", || life(c)["early"] == 1);
-        c.ok("delete --force ID");
+        let told = ["in-time", "early"].map(|result| metric(c, "expected_requests_total", result));
+        assert_eq!(told, [1, 1]);
+        let told = told_at_the_end(c);
+        assert_eq!(
+            (&told["predicted"], &told["early"]),
+            (&2.into(), &1.into()),
+            "{told}"
+        );
     });
 }
 
@@ -362,7 +409,13 @@ fn at_a_ratio_what_requests_read_becomes_local_and_the_ratio_stays() {
             assert_eq!(later["moved"]["moved"], done["moved"]["moved"], "{later}");
             let text = c.call("placement ID").stdout;
             assert!(text.contains("hot pages came in"), "{text}");
-            c.ok("delete --force ID");
+            for name in ["moved", "exchanged", "refused"] {
+                let told = metric(c, &format!("{name}_pages_total"), "");
+                assert_eq!(later["moved"][name], told, "{name}: {later}");
+            }
+            let told = told_at_the_end(c);
+            assert_eq!(told["moved"], later["moved"]["moved"], "{told}");
+            assert_eq!(told["exchanged"], later["moved"]["exchanged"], "{told}");
         });
     }
 }

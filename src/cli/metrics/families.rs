@@ -57,7 +57,7 @@ const GAUGES: [(&str, &str, Gauge); 5] = [
     ),
 ];
 
-const COUNTERS: [(&str, &str, Counter); 9] = [
+const COUNTERS: [(&str, &str, Counter); 12] = [
     (
         "used_byte_seconds_total",
         "Memory over time that was used",
@@ -102,6 +102,21 @@ const COUNTERS: [(&str, &str, Counter); 9] = [
         "foreign_writes_total",
         "How often somebody else wrote the limit",
         |sums| Value::Whole(sums.counts.foreign),
+    ),
+    (
+        "moved_pages_total",
+        "Pages that were moved for the placement of memory",
+        |sums| Value::Whole(sums.placed.moved),
+    ),
+    (
+        "exchanged_pages_total",
+        "Of the moved pages, hot ones that came in for as many cold ones",
+        |sums| Value::Whole(sums.placed.exchanged),
+    ),
+    (
+        "refused_pages_total",
+        "Pages that the kernel did not move",
+        |sums| Value::Whole(sums.placed.refused),
     ),
 ];
 
@@ -198,6 +213,21 @@ pub(super) fn families(groups: &BTreeMap<Labels, Group>) -> Vec<Family> {
             all.iter()
                 .map(|(direction, result, count)| (labels(direction, result), Value::Whole(*count)))
                 .collect()
+        }),
+    });
+    out.push(Family {
+        name: "expected_requests_total",
+        help: "Requests until which what they touch was remote, by whether it was back before they came",
+        kind: Kind::Counter,
+        samples: counted(groups, |group| {
+            let placed = &group.sums.placed;
+            let in_time = placed.predicted.saturating_sub(placed.early);
+            let all = [("in-time", in_time), ("early", placed.early)];
+            all.map(|(result, count)| {
+                let labels = vec![("result", result.to_owned())];
+                (labels, Value::Whole(count))
+            })
+            .into()
         }),
     });
     out

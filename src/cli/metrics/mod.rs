@@ -12,6 +12,7 @@ use super::survey::{Patience, Row, Survey};
 use super::{Failure, output};
 use crate::control::{self, Ended, Sums};
 use crate::model::{Bytes, Mode};
+use crate::sampler::Placed;
 use families::Group;
 
 /// The labels that a series has at least.
@@ -106,6 +107,7 @@ impl Group {
             containers: 1,
             areas: row.areas.unwrap_or_default(),
             counts: row.counts.unwrap_or_default(),
+            placed: row.placed.as_ref().map(Placed::counts).unwrap_or_default(),
             oom_kills: row.oom_kills.unwrap_or(0),
             waited_seconds: row.psi_some_seconds.unwrap_or(0.0),
         });
@@ -118,6 +120,7 @@ mod tests {
     use crate::cli::survey::tests::row;
     use crate::control::Counted;
     use crate::model::FunctionKey;
+    use crate::model::placed::PlacedCounts;
 
     fn ended(runs: &[&str]) -> Ended {
         let counted = Counted {
@@ -161,6 +164,46 @@ mod tests {
         let group = one(groups(&[row("a")], &ended(&["run-1"]), false));
         assert_eq!((group.sums.containers, group.sums.oom_kills), (2, 5));
         assert_eq!(group.usage, None);
+    }
+
+    #[test]
+    fn what_was_done_for_placement_is_added_up() {
+        let counts = PlacedCounts {
+            moved: 5,
+            exchanged: 2,
+            predicted: 3,
+            early: 1,
+            ..PlacedCounts::default()
+        };
+        let mut ended = ended(&[]);
+        ended
+            .sums
+            .values_mut()
+            .for_each(|sums| sums.placed = counts);
+        let mut placed = row("a");
+        placed.placed = Some(Placed {
+            moved: 100,
+            exchanged: 40,
+            ..Placed::default()
+        });
+        let text = text::render(&families::families(&groups(&[placed], &ended, false)));
+        let value = |name: &str| {
+            let line = text.lines().find(|line| line.starts_with(name));
+            line.and_then(|line| line.rsplit(' ').next())
+                .unwrap_or("none")
+        };
+        assert_eq!(value("elastic_mem_moved_pages_total{"), "105");
+        assert_eq!(value("elastic_mem_exchanged_pages_total{"), "42");
+        assert_eq!(value("elastic_mem_refused_pages_total{"), "0");
+        let requests: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("elastic_mem_expected_requests_total{"))
+            .collect();
+        assert!(
+            requests[0].ends_with("result=\"in-time\"} 2"),
+            "{requests:?}"
+        );
+        assert!(requests[1].ends_with("result=\"early\"} 1"), "{requests:?}");
     }
 
     #[test]

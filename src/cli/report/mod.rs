@@ -354,9 +354,15 @@ fn containers(page: &mut Page, living: &[&Row]) {
             .collect();
         if let Some(placed) = &row.placed {
             nodes.push(format!(
-                "{} pages moved, {} to be moved",
-                placed.moved, placed.pending
+                "{} pages moved, {} to be moved, {} exchanged",
+                placed.moved, placed.pending, placed.exchanged
             ));
+            if let Some(life) = placed.life.as_ref().filter(|life| life.predicted > 0) {
+                nodes.push(format!(
+                    "{} requests expected, {} came too early",
+                    life.predicted, life.early
+                ));
+            }
             nodes.extend(placed.why.clone());
         }
         cells.push(nodes.join(", "));
