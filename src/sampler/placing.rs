@@ -323,13 +323,11 @@ impl Task {
             true => self.look(),
             false => self.call(),
         };
-        if let Some(life) = &self.life {
-            if life.has_cycle() {
-                self.placed.life = Some(life.lived());
-                if self.queue.is_empty() && self.done > 0 {
-                    // Another part.
-                    pause = Duration::ZERO;
-                }
+        if let Some(life) = self.life.as_ref().filter(|life| life.has_cycle()) {
+            self.placed.life = Some(life.lived());
+            if self.queue.is_empty() && self.done > 0 {
+                // Another part.
+                pause = Duration::ZERO;
             }
         }
         *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Left {
