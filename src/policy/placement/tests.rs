@@ -84,6 +84,35 @@ fn all_and_nothing_need_no_weights() {
 }
 
 #[test]
+fn a_ratio_that_was_learned_is_told_from_one_that_was_set() {
+    let host = layout(&[(0, 1), (1, 1)]);
+    assert!(!decided(&host, "0.5", FOREIGN).is_learned);
+    let decided = |policy| {
+        decide(&Request {
+            learned: Some((ratio("0.5"), "measured".to_owned())),
+            semi_warm_after: &(Duration::from_secs(60), "default".to_owned()),
+            layout: &host,
+            weighted_interleave: Ok(()),
+            policy: &Setting::default(policy),
+            ratio: None,
+            bandwidth: Bytes::new(1),
+            declared: None,
+            rights: FOREIGN,
+        })
+    };
+    let learned = decided(PlacementPolicy::Adaptive);
+    assert_eq!(
+        (learned.target, learned.is_learned),
+        (Some(ratio("0.5")), true)
+    );
+    let set = decided("interleave=1:1".parse().unwrap());
+    assert_eq!((set.target, set.is_learned), (Some(ratio("0.5")), false));
+    let text = serde_json::to_string(&set).unwrap();
+    assert!(!text.contains("isLearned"), "{text}");
+    assert_eq!(serde_json::from_str::<Placement>(&text).unwrap(), set);
+}
+
+#[test]
 fn weights_that_give_the_ratio_are_used() {
     let host = layout(&[(0, 3), (1, 1)]);
     let placement = decided(&host, "0.75", FOREIGN);
