@@ -583,17 +583,13 @@ impl Task {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_call_that_works_long_makes_the_next_one_small() {
-        let Ok(hierarchies) = crate::kernel::cgroup::Hierarchies::probe() else {
-            return;
-        };
-        let Ok(own) = Cgroup::of_process(&hierarchies, std::process::id().cast_signed()) else {
-            return;
-        };
+    /// A task of the control group that this test runs in, at such a ratio; none where there is nothing to be read.
+    fn task(target: LocalRatio) -> Option<Task> {
+        let hierarchies = crate::kernel::cgroup::Hierarchies::probe().ok()?;
+        let own = Cgroup::of_process(&hierarchies, std::process::id().cast_signed()).ok()?;
         let placement = Placement {
             means: crate::model::placement::Means::Correction,
-            target: LocalRatio::of(1, 1),
+            target: Some(target),
             is_learned: false,
             life: None,
             policy: None,
@@ -604,7 +600,53 @@ mod tests {
             bandwidth: crate::model::Bytes::new(1 << 20),
             reasons: Vec::new(),
         };
-        let Ok(mut task) = Task::new(&own, placement, None) else {
+        let mut task = Task::new(&own, placement, None).ok()?;
+        task.life = Life::of(&task.placement, Arc::default());
+        Some(task)
+    }
+
+    /// Calls of this thread that read, and calls that wrote, by the kernel's own count.
+    fn calls() -> Option<[u64; 2]> {
+        let text = std::fs::read_to_string("/proc/thread-self/io").ok()?;
+        let of = |key| text.lines().find_map(|line| line.strip_prefix(key));
+        Some([of("syscr: ")?.parse().ok()?, of("syscw: ")?.parse().ok()?])
+    }
+
+    #[test]
+    fn at_its_ratio_each_look_is_one_reading_whatever_the_container_does() {
+        // All that this process has is local: two hundredths less is its ratio, too.
+        for target in [LocalRatio::of(98, 2).unwrap(), LocalRatio::LOCAL] {
+            let (Some(mut task), Some(first)) = (task(target), calls()) else {
+                return;
+            };
+            let mut near = 0;
+            task.meter.anon_on_nodes(|node, bytes| {
+                near += if node == 0 { bytes.get() } else { 0 };
+            });
+            if near < LEAST {
+                return;
+            }
+            let own = calls().unwrap()[0] - first[0] - 1;
+            let before = calls().unwrap();
+            for _ in 0..8 {
+                task.turn();
+                for event in [Event::Rests, Event::Works] {
+                    let due = task.due;
+                    task.take(event);
+                    assert_eq!(task.due, due, "not out of turn");
+                }
+            }
+            let after = calls().unwrap();
+            assert_eq!(after[0] - before[0], 8 + own, "calls that read");
+            assert_eq!(after[1], before[1], "calls that wrote");
+            let placed = &task.placed;
+            assert_eq!((placed.looks, placed.searches, placed.moved), (8, 0, 0));
+        }
+    }
+
+    #[test]
+    fn a_call_that_works_long_makes_the_next_one_small() {
+        let Some(mut task) = task(LocalRatio::of(1, 1).unwrap()) else {
             return;
         };
         // What each call takes is not for its pages.
