@@ -231,6 +231,24 @@ fn without_rlimits_they_are_the_callers() {
 }
 
 #[test]
+fn a_caller_need_not_be_able_to_raise_limits() {
+    differential(|c| {
+        strip(c.spec(), "/process", "rlimits");
+        c.script("ulimit -l");
+        c.bundle.write();
+        let words = [
+            "--memlock=65536:65536",
+            "setpriv",
+            "--bounding-set=-sys_resource",
+        ];
+        let command = c.below("prlimit", &words);
+        let outcome = command.args(c.words("run --bundle BUNDLE ID")).output();
+        c.expect_code("run", &outcome, 0);
+        assert_eq!(outcome.stdout, "64\n");
+    });
+}
+
+#[test]
 fn an_rlimit_twice_is_runcs() {
     differential(|c| {
         c.push(

@@ -149,3 +149,29 @@ fn rules_hold_for_exec_and_after_an_update() {
         assert_eq!(after, before);
     });
 }
+
+/// Kernels before 5.11 counted the memory of such a program against `RLIMIT_MEMLOCK`. Nobody has to be able to raise it,
+/// and a container has that of the caller.
+#[test]
+fn rules_need_no_right_to_raise_limits_and_leave_them_alone() {
+    if !has_cgroup2() {
+        return;
+    }
+    for (limit, drop, kibibytes) in [
+        ("65536", "-sys_resource", "64"),
+        ("1073741824", "+all", "1048576"),
+    ] {
+        differential(|c| {
+            prepare(c);
+            c.script("ulimit -l; (: < /dev/fuse) 2>/dev/null || echo closed");
+            c.bundle.write();
+            let limit = format!("--memlock={limit}:{limit}");
+            let limited = c
+                .below("prlimit", &[&limit, "setpriv", "--bounding-set", drop])
+                .args(c.words("run --bundle BUNDLE ID"));
+            let outcome = limited.output();
+            c.expect_code("run", &outcome, 0);
+            assert_eq!(outcome.stdout, format!("{kibibytes}\nclosed\n"));
+        });
+    }
+}

@@ -137,8 +137,17 @@ impl Case {
 
     /// A command without the global flags.
     pub fn bare(&self) -> Cmd {
-        Cmd::new(&self.program)
-            .env(leaks::MARK, &self.mark)
+        self.ours(Cmd::new(&self.program))
+    }
+
+    /// The command with our `--root`, which another one starts.
+    pub fn below(&self, program: &str, args: &[&str]) -> Cmd {
+        let other = Cmd::new(program).args(args).arg(&self.program);
+        self.ours(other).arg("--root").arg(self.root.path())
+    }
+
+    fn ours(&self, cmd: Cmd) -> Cmd {
+        cmd.env(leaks::MARK, &self.mark)
             .env("ELASTIC_MEM_CONFIG", &self.settings)
             .dir(self.bundle.path())
     }
