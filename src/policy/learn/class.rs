@@ -6,7 +6,7 @@ use crate::model::profile::{BinWidth, ClassProfile, Confidence, Digest, Hull, Hu
 
 use super::Rules;
 use super::barrel::barrel;
-use super::rises::{ABOUT, Rises, STEADY};
+use super::rises::{ABOUT, Pace, Rises, STEADY};
 
 /// A page cache that is larger than the smallest one by less is no sign of a cold start.
 const LEAST_COLD: Bytes = Bytes::new(8 << 20);
@@ -40,8 +40,8 @@ pub(super) fn profile(runs: &[&Digest], rules: &Rules) -> Option<ClassProfile> {
     let by_cpu = by_cpu.map(|hulls| (Envelope::of(hulls.iter().map(|hulls| &hulls.held)), hulls));
     let complete_runs: Vec<bool> = runs.iter().map(|run| run.complete).collect();
     let by_wall: Vec<&Hulls> = runs.iter().map(|run| &run.wall).collect();
-    let grew = |percent, hulls: Option<&Vec<&Hulls>>| {
-        hulls.and_then(|hulls| growth(hulls, percent, &complete_runs, rules))
+    let grew = |pace, hulls: Option<&Vec<&Hulls>>| {
+        hulls.and_then(|hulls| growth(hulls, pace, &complete_runs, rules))
     };
     Some(ClassProfile {
         runs: count(complete.len()),
@@ -59,8 +59,8 @@ pub(super) fn profile(runs: &[&Digest], rules: &Rules) -> Option<ClassProfile> {
             .fold(Seen::default(), Seen::merge),
         duration: complete.iter().map(|run| run.duration).max()?,
         wall_confidence: wall.confidence(&complete_runs, rules),
-        wall_growth: grew(ABOUT, Some(&by_wall)),
-        wall_steady: grew(STEADY, Some(&by_wall)),
+        wall_growth: grew(&ABOUT, Some(&by_wall)),
+        wall_steady: grew(&STEADY, Some(&by_wall)),
         wall: Hulls {
             held: wall.hull(),
             file: hull_of(warm.iter().map(|run| &run.wall.file)),
@@ -68,8 +68,8 @@ pub(super) fn profile(runs: &[&Digest], rules: &Rules) -> Option<ClassProfile> {
         cpu_confidence: by_cpu
             .as_ref()
             .map(|(envelope, _)| envelope.confidence(&complete_runs, rules)),
-        cpu_growth: grew(ABOUT, by_cpu.as_ref().map(|(_, hulls)| hulls)),
-        cpu_steady: grew(STEADY, by_cpu.as_ref().map(|(_, hulls)| hulls)),
+        cpu_growth: grew(&ABOUT, by_cpu.as_ref().map(|(_, hulls)| hulls)),
+        cpu_steady: grew(&STEADY, by_cpu.as_ref().map(|(_, hulls)| hulls)),
         by_cpu: by_cpu.map(|(envelope, _)| Hulls {
             held: envelope.hull(),
             file: hull_of(
@@ -103,16 +103,15 @@ fn quantiles(mut values: Vec<Bytes>, largest: Option<Bytes>) -> Option<Quantiles
     })
 }
 
-/// Leaves out one of the newest runs after the other, and looks whether it grew as the rest foresees at moments that differ
-/// by so many percent of the time.
-fn growth(runs: &[&Hulls], percent: u32, counts: &[bool], rules: &Rules) -> Option<Confidence> {
+/// Leaves out one of the newest runs after the other, and looks whether it grew as the rest foresees, at this pace.
+fn growth(runs: &[&Hulls], pace: &Pace, counts: &[bool], rules: &Rules) -> Option<Confidence> {
     let sums: Vec<Hull> = runs.iter().map(|hulls| hulls.sum()).collect();
     let envelope = Envelope::of(sums.iter());
     let left_out = envelope.hulls.iter().enumerate().zip(counts);
     let left_out = left_out.filter(|(_, counts)| **counts).rev();
     let mut confidence = Confidence::default();
     for ((run, hull), _) in left_out.take(MOST_LEFT_OUT) {
-        let worst = unforeseen(hull, envelope.without(run), percent, rules);
+        let worst = unforeseen(hull, envelope.without(run), pace, rules);
         confidence.runs += 1;
         confidence.violations += u32::from(worst > Bytes::ZERO);
         confidence.worst = confidence.worst.max(worst);
@@ -120,9 +119,9 @@ fn growth(runs: &[&Hulls], percent: u32, counts: &[bool], rules: &Rules) -> Opti
     (confidence.runs > 1).then_some(confidence)
 }
 
-/// By how much a run grew more than others foresee that used about as much, and than it had just grown: what goes on is seen
-/// without them.
-fn unforeseen(run: &Hull, rest: Hull, percent: u32, rules: &Rules) -> Bytes {
+/// By how much a run grew more than others foresee that used about as much, and to more than they had about then, and than
+/// it had just grown: what goes on is seen without them. The autotuner keeps room for all of these.
+fn unforeseen(run: &Hull, rest: Hull, pace: &Pace, rules: &Rules) -> Bytes {
     let width = run.width.as_duration();
     let most = rest.largest().unwrap_or_default();
     let rest = Rises::of(rest, width.saturating_mul(2), most);
@@ -132,9 +131,10 @@ fn unforeseen(run: &Hull, rest: Hull, percent: u32, rules: &Rules) -> Bytes {
         let time = width.saturating_mul(bin);
         let going_on = before.saturating_add(before / 2);
         before = next.saturating_sub(*now).get();
-        let rise = rest.foreseen(time, *now, percent).get().max(going_on);
-        let most = Bytes::new(now.get().saturating_add(rise));
-        next.saturating_sub(rules.buffer.above(most))
+        let rise = rest.foreseen(time, *now, pace).get().max(going_on);
+        let top = rest.top(time, pace).unwrap_or(most);
+        let enough = top.max(Bytes::new(now.get().saturating_add(rise)));
+        next.saturating_sub(rules.buffer.above(enough))
     });
     worst.max().unwrap_or_default()
 }

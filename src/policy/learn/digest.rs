@@ -7,7 +7,7 @@ use crate::model::trace::{Context, End, Sample, Trace};
 
 /// A hull has at most so many bins; of a longer run they are wider. A profile is read whenever a container is created,
 /// and the time for that grows with the number of bins.
-pub const MOST_BINS: usize = 128;
+pub const MOST_BINS: usize = 256;
 
 /// Growth is counted over so many microseconds: what happens until a look has led to something, with looks in time and on
 /// a busy host.

@@ -7,11 +7,27 @@ use super::barrel::{Buffer, barrel};
 use crate::model::Bytes;
 use crate::model::profile::Hull;
 
-/// Moments of a hull count that differ by so many percent of the time of a run: runs are faster and slower than each other.
-/// Run times of one function vary by 17 to 48 % on a busy host.
-pub const ABOUT: u32 = 15;
-/// The same where runs are as fast as each other. Most functions keep to this on a host that is not busy.
-pub const STEADY: u32 = 3;
+/// How much faster or slower than each other runs are taken to be: which moments of a hull say something of a moment of a
+/// run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pace {
+    /// A rise counts at moments that differ by so many percent of the time of the run.
+    pub near: u32,
+    /// What may come at once is what was used at these moments, in percent of the time of the run.
+    pub soon: RangeInclusive<u32>,
+}
+
+/// Run times of one function vary by 17 to 48 % on a busy host, and with warm page cache a run may be twice as fast as
+/// those before it.
+pub const ABOUT: Pace = Pace {
+    near: 15,
+    soon: 70..=200,
+};
+/// Runs are as fast as each other. Most functions keep to this on a host that is not busy.
+pub const STEADY: Pace = Pace {
+    near: 3,
+    soon: 90..=110,
+};
 /// A moment of a hull says something of a run that uses about as much: it may differ by this share of the peak.
 const LEVEL_SHARE: u64 = 6;
 /// ... or so much.
@@ -24,6 +40,13 @@ pub struct Moment {
     pub value: Bytes,
     /// How much more that was at most within the lead.
     pub rise: Bytes,
+}
+
+impl Moment {
+    /// The most that was used then or within the lead.
+    fn top(&self) -> Bytes {
+        Bytes::new(self.value.get().saturating_add(self.rise.get()))
+    }
 }
 
 /// A hull and how much each of its moments is followed by.
@@ -77,6 +100,13 @@ impl Rises {
             })
     }
 
+    /// The most that may be used at once at this time: what was used at the moments that count, or within the lead after
+    /// them. `None` after the end of the hull.
+    pub fn top(&self, time: Duration, pace: &Pace) -> Option<Bytes> {
+        let moments = self.around(time, pace.soon.clone());
+        moments.map(|moment| moment.top()).max()
+    }
+
     /// The most that was used until so many percent of this time, and a bin.
     pub fn until(&self, time: Duration, percent: u32) -> Bytes {
         let last = self.bin(time, percent).saturating_add(1);
@@ -91,16 +121,14 @@ impl Rises {
         usize::try_from(micros / width).unwrap_or(usize::MAX)
     }
 
-    /// How much those grew that used about as much, or passed by that much, at moments that differ by so many percent of
-    /// this time.
-    pub fn foreseen(&self, time: Duration, usage: Bytes, percent: u32) -> Bytes {
-        let near = 100_u32.saturating_sub(percent)..=100_u32.saturating_add(percent);
+    /// How much those grew that used about as much, or passed by that much, near this time.
+    pub fn foreseen(&self, time: Duration, usage: Bytes, pace: &Pace) -> Bytes {
+        let near = 100_u32.saturating_sub(pace.near)..=100_u32.saturating_add(pace.near);
         let rises = self.around(time, near).map(|moment| {
-            let top = moment.value.get().saturating_add(moment.rise.get());
             let is_alike = moment.value.get().abs_diff(usage.get()) <= self.level;
             match is_alike {
                 true => moment.rise.get(),
-                false if moment.value < usage => top.saturating_sub(usage.get()),
+                false if moment.value < usage => moment.top().saturating_sub(usage).get(),
                 false => 0,
             }
         });
@@ -126,7 +154,7 @@ mod tests {
 
     fn foreseen(rises: &Rises, millis: u64, usage: u64) -> u64 {
         let time = Duration::from_millis(millis);
-        let rise = rises.foreseen(time, Bytes::new(usage * MIB), ABOUT);
+        let rise = rises.foreseen(time, Bytes::new(usage * MIB), &ABOUT);
         rise.get() / MIB
     }
 
@@ -148,10 +176,29 @@ mod tests {
         assert_eq!(foreseen(&rises, 2_000, 10), 0);
         let steady = |millis| {
             let time = Duration::from_millis(millis);
-            rises.foreseen(time, Bytes::new(10 * MIB), STEADY).get() / MIB
+            rises.foreseen(time, Bytes::new(10 * MIB), &STEADY).get() / MIB
         };
         assert_eq!(steady(360), 80);
         assert_eq!(steady(340), 0);
+    }
+
+    #[test]
+    fn what_may_come_at_once_is_what_was_used_about_then() {
+        let mut bins = [10; 100];
+        bins[50..].fill(90);
+        let rises = rises(&bins);
+        let top = |millis, pace| {
+            let top = rises.top(Duration::from_millis(millis), pace);
+            top.map(|top| top.get() / MIB)
+        };
+        // They rise at 1000 ms, which twice as fast a run does at 500.
+        assert_eq!(top(450, &ABOUT), Some(10));
+        assert_eq!(top(500, &ABOUT), Some(90));
+        assert_eq!(top(800, &STEADY), Some(10));
+        assert_eq!(top(900, &STEADY), Some(90));
+        // A slower run: they have ended when it is where they were.
+        assert_eq!(top(2_100, &ABOUT), Some(90));
+        assert_eq!(top(2_300, &STEADY), None);
     }
 
     #[test]

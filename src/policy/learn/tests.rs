@@ -117,11 +117,11 @@ fn bins_of_a_long_run_are_wider() {
         (digest.wall.held.width.micros(), digest.wall.held.bins.len())
     };
     assert_eq!(width(0), (20_000, 1));
-    assert_eq!(width(2_560_000), (20_000, 128));
-    assert_eq!(width(2_560_001), (40_000, 65));
-    assert_eq!(width(3_600_000_000), (20_000 << 11, 88));
+    assert_eq!(width(5_120_000), (20_000, 256));
+    assert_eq!(width(5_120_001), (40_000, 129));
+    assert_eq!(width(3_600_000_000), (20_000 << 10, 176));
     let (_, bins) = width(u64::MAX);
-    assert!((65..=128).contains(&bins), "{bins}");
+    assert!((129..=256).contains(&bins), "{bins}");
 }
 
 #[test]
@@ -228,12 +228,22 @@ fn growth_is_foreseen_where_others_grew_from_there() {
     };
     // The hull of the others is left by the first of them, by more than the lead: it cannot be replayed.
     assert_eq!(
-        growth(&[("a", 20), ("b", 23), ("c", 23)]),
+        growth(&[("a", 15), ("b", 23), ("c", 23)]),
         (0, Foresight::About, None)
+    );
+    // Up to a tenth of the time room is kept for what others will have soon.
+    assert_eq!(
+        growth(&[("a", 20), ("b", 23), ("c", 23)]),
+        (0, Foresight::Steady, None)
     );
     // 20 ms are no difference: bins are that wide.
     assert_eq!(
         growth(&[("a", 22), ("b", 23), ("c", 23)]),
+        (0, Foresight::Steady, Some(Clock::Wall))
+    );
+    // One that is late has others before it.
+    assert_eq!(
+        growth(&[("a", 23), ("b", 23), ("c", 40)]),
         (0, Foresight::Steady, Some(Clock::Wall))
     );
     // What goes on for longer than with the others is seen without them, what begins is not.
@@ -249,10 +259,10 @@ fn growth_is_foreseen_where_others_grew_from_there() {
     );
     let class = profile.classes.values().next().unwrap();
     assert_eq!(class.wall_growth.unwrap().violations, 0);
-    // At a time at which nobody else grew; and the hull with that run has the others' rise at its time alone.
+    // Long before anybody else grew.
     assert_eq!(
-        growth(&[("a", 10), ("b", 23), ("c", 23)]),
-        (3, Foresight::None, None)
+        growth(&[("a", 8), ("b", 23), ("c", 23)]),
+        (1, Foresight::None, None)
     );
     // One run says nothing.
     let profile = learned([rising("a", 20)], &Rules::default());

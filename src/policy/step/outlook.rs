@@ -7,15 +7,10 @@ use super::Look;
 use crate::model::Bytes;
 use crate::model::plan::{Clock, Forecast, Foresight, Margins};
 use crate::model::profile::Hull;
-use crate::policy::learn::{ABOUT, Buffer, Rises, STEADY, barrel};
+use crate::policy::learn::{ABOUT, Buffer, Pace, Rises, STEADY, barrel};
 
 /// The moments that count where runs do not grow as the others foresee, in percent of the time of this one.
 const WIDE: RangeInclusive<u32> = 70..=130;
-/// Those that count for what may come at once where they do: with warm page cache a run may be twice as fast as those
-/// before it.
-const SOON: RangeInclusive<u32> = 70..=200;
-/// ... where runs are as fast as each other, unless this one shows that it is not.
-const SOON_STEADY: RangeInclusive<u32> = 90..=110;
 /// A run that uses so much more than any had until then is faster than those.
 const NEWS: Bytes = Bytes::new(2 << 20);
 /// The times of [`Forecast::jump`] and [`Forecast::burst`].
@@ -69,7 +64,7 @@ impl Outlook {
 
     /// Whether it uses what no other run had yet.
     fn is_fast(&self, time: Duration, usage: Bytes) -> bool {
-        let known = self.rises.until(time, *SOON_STEADY.end());
+        let known = self.rises.until(time, *STEADY.soon.end());
         usage.saturating_sub(known) > NEWS
     }
 
@@ -84,17 +79,9 @@ impl Outlook {
             .saturating_add(self.jump.get());
         let (times, of) = MORE;
         let share = Bytes::new(growth.saturating_mul(times) / of);
-        let soon = match self.foresight {
-            Foresight::None => None,
-            Foresight::About => Some(SOON),
-            Foresight::Steady => Some(SOON_STEADY),
-        };
-        match time.zip(soon) {
-            Some((time, soon)) => {
-                let moments = self.rises.around(time, soon);
-                let tops =
-                    moments.map(|moment| moment.value.get().saturating_add(moment.rise.get()));
-                let top = tops.max().map_or(self.most, Bytes::new);
+        match time.zip(self.pace()) {
+            Some((time, pace)) => {
+                let top = self.rises.top(time, pace).unwrap_or(self.most);
                 share.min(top.saturating_sub(usage))
             }
             None => share,
@@ -104,10 +91,9 @@ impl Outlook {
     /// How much other runs that used about as much grew, about now, within the lead, as far as they ever grew at once.
     /// Where they do not grow as the others foresee also how much more those had that used far more.
     fn rise(&self, time: Duration, usage: Bytes) -> Bytes {
-        let rise = match self.foresight {
-            Foresight::Steady => self.rises.foreseen(time, usage, STEADY),
-            Foresight::About => self.rises.foreseen(time, usage, ABOUT),
-            Foresight::None => {
+        let rise = match self.pace() {
+            Some(pace) => self.rises.foreseen(time, usage, pace),
+            None => {
                 let level = self.rises.level();
                 let moments = self.rises.around(time, WIDE).map(|moment| {
                     let above = moment.value.saturating_sub(usage);
@@ -123,6 +109,15 @@ impl Outlook {
             }
         };
         rise.min(self.burst)
+    }
+
+    /// At which others foresee this run; none if they do not.
+    fn pace(&self) -> Option<&'static Pace> {
+        match self.foresight {
+            Foresight::None => None,
+            Foresight::About => Some(&ABOUT),
+            Foresight::Steady => Some(&STEADY),
+        }
     }
 
     /// The limit that is replayed now; none where there is nothing to replay, and after its end.
