@@ -1,10 +1,11 @@
 //! Waiting of a thread for a moment or for a word from another thread, whichever comes first.
 
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
 use rustix::io::Errno;
 
 use super::{KernelError, Result};
@@ -12,7 +13,11 @@ use crate::model::Priority;
 
 /// A thread waits at it; others wake it.
 #[derive(Debug)]
-pub struct Waker(OwnedFd);
+pub struct Waker {
+    words: OwnedFd,
+    /// An epoll instance, of files that wake it when they change.
+    changes: OnceLock<OwnedFd>,
+}
 
 impl Waker {
     /// A new one.
@@ -21,25 +26,54 @@ impl Waker {
     /// `Io` when there are no descriptors left.
     pub fn new() -> Result<Self> {
         eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map(Self)
+            .map(|words| Self {
+                words,
+                changes: OnceLock::new(),
+            })
             .map_err(|err| KernelError::io("create", "eventfd", err.into()))
+    }
+
+    /// Ends a wait also whenever the kernel says that a file of a control group has changed (cgroup-v2.rst, "file modified
+    /// event"), until the file is closed. One that has never been read counts as changed.
+    ///
+    /// # Errors
+    /// `Io` when the file does not tell, or there are no descriptors left.
+    pub fn wake_on_change(&self, file: BorrowedFd<'_>) -> Result<()> {
+        let failed = |err: Errno| KernelError::io("watch", "a file of a control group", err.into());
+        if self.changes.get().is_none() {
+            let new = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed)?;
+            // Another thread may have been faster.
+            let _ = self.changes.set(new);
+        }
+        let changes = self.changes.get().ok_or_else(|| failed(Errno::BADF))?;
+        let data = epoll::EventData::new_u64(0);
+        let events = epoll::EventFlags::PRI | epoll::EventFlags::ET;
+        epoll::add(changes, file, data, events).map_err(failed)
     }
 
     /// Ends the present wait, or the next one.
     pub fn wake(&self) {
         // Fails only when it would overflow: then it is awake already.
-        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+        let _ = rustix::io::write(&self.words, &1_u64.to_ne_bytes());
     }
 
     /// Waits for a time, to the microsecond as the kernel's timers allow, or until it is woken. None waits for
-    /// a word alone. Whether a word was spoken.
+    /// that alone. Whether it was woken.
     pub fn wait(&self, time: Option<Duration>) -> bool {
         let time = time.map(|time| Timespec {
             tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(time.subsec_nanos()),
         });
-        let mut polled = [PollFd::new(&self.0, PollFlags::IN)];
-        match poll(&mut polled, time.as_ref()) {
+        let words = PollFd::new(&self.words, PollFlags::IN);
+        let changes = self.changes.get();
+        let polled = match changes {
+            Some(changes) => {
+                let changes = PollFd::new(changes, PollFlags::IN);
+                poll(&mut [words, changes], time.as_ref())
+            }
+            None => poll(&mut [words], time.as_ref()),
+        };
+        match polled {
             // A signal, or nobody spoke.
             Err(Errno::INTR) | Ok(0) => false,
             _ => {
@@ -49,17 +83,22 @@ impl Waker {
         }
     }
 
-    /// Takes note of all words that were spoken.
+    /// Takes note of all that has woken it.
     pub fn clear(&self) {
         let mut count = [0; 8];
-        let _ = rustix::io::read(&self.0, &mut count);
+        let _ = rustix::io::read(&self.words, &mut count);
+        if let Some(changes) = self.changes.get() {
+            // Those that do not fit wake it once more.
+            let mut which = [const { MaybeUninit::uninit() }; 16];
+            let _ = epoll::wait(changes, &mut which, Some(&Timespec::default()));
+        }
     }
 }
 
 impl AsFd for Waker {
     /// Readable when a word was spoken.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.words.as_fd()
     }
 }
 

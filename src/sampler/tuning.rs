@@ -38,6 +38,8 @@ const TELLING: Duration = Duration::from_secs(1);
 pub(super) struct Hands {
     pub(super) lowering: Lowering,
     pub(super) guardian: Guardian,
+    /// Of the thread that looks.
+    waker: Arc<Waker>,
 }
 
 impl Hands {
@@ -45,8 +47,9 @@ impl Hands {
     /// What failed, for the log.
     pub(super) fn new(waker: Arc<Waker>, program: &Path) -> Result<Self, String> {
         Ok(Self {
-            lowering: Lowering::start(waker)?,
+            lowering: Lowering::start(Arc::clone(&waker))?,
             guardian: Guardian::start_from(program)?,
+            waker,
         })
     }
 }
@@ -100,6 +103,11 @@ impl Tuning {
             declared = Lever::kept(lowered);
             lever.set(declared).map_err(|err| chain(&err))?;
             hands.guardian.ceiling(key, declared)?;
+        }
+        if cgroup.version == Version::V2
+            && let Err(err) = meter.watch_high(&hands.waker)
+        {
+            tracing::debug!("no alarm of the limit: {}", chain(&err));
         }
         let met = met(cgroup.version, meter);
         Ok(Self {

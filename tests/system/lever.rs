@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use elastic_mem::guardian::Guardian;
 use elastic_mem::kernel::cgroup::{Failures, Lever, Meter};
+use elastic_mem::kernel::wait::Waker;
 use elastic_mem::model::{Bytes, MemoryLimit};
 
 use crate::common::{host, wait_until};
@@ -44,6 +45,37 @@ fn the_oom_killer_is_always_on() {
     assert!(lever.has_oom_killer().expect("read"));
     assert!(!lever.is_under_oom().expect("read"));
     assert!(lever.descriptors().1.is_none());
+}
+
+#[test]
+fn a_high_mark_that_is_met_wakes_who_waits() {
+    let Some(group) = group() else { return };
+    let lever = Lever::open(&group.cgroup).expect("open");
+    let meter = Meter::open(&group.cgroup).expect("meter");
+    let waker = Waker::new().expect("waker");
+    meter.watch_high(&waker).expect("watch");
+    let moment = Some(Duration::from_millis(300));
+    assert!(!waker.wait(moment));
+    lever.set(mib(8)).expect("set");
+    let mut child = group.run("exec dd if=/dev/zero of=/dev/null bs=24M count=1 2>/dev/null");
+    assert!(waker.wait(Some(Duration::from_secs(60))));
+    assert!(meter.failures().expect("failures").high > 0);
+    lever.set(MemoryLimit::None).expect("set");
+    let status = child.wait().expect("wait");
+    assert!(status.success());
+    // It may be told once more: at most every 10 ms.
+    while waker.wait(moment) {}
+    waker.wake();
+    assert!(waker.wait(moment));
+    assert!(!waker.wait(moment));
+    // The watch has ended with the meter.
+    drop(meter);
+    lever.set(mib(8)).expect("set");
+    let mut child = group.run("exec dd if=/dev/zero of=/dev/null bs=10M count=1 2>/dev/null");
+    assert!(!waker.wait(Some(Duration::from_secs(2))));
+    lever.set(MemoryLimit::None).expect("set");
+    let status = child.wait().expect("wait");
+    assert!(status.success());
 }
 
 #[test]

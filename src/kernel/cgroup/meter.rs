@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::{Cgroup, KernelError, Result, Version, write_text};
+use crate::kernel::wait::Waker;
 use crate::model::{Bytes, MemoryLimit};
 
 /// Larger than any file that is read here; `memory.stat` of cgroup v2 has about 2 KiB.
@@ -244,6 +245,22 @@ impl Meter {
             .map_err(|err| KernelError::io("watch", &path, err.into()))?;
         self.alarm()?.set(threshold, event.as_fd())?;
         Ok(event)
+    }
+
+    /// Has this woken whenever the throttling limit is met, at most every 10 ms, for as long as the meter exists (cgroup v2:
+    /// a change of `memory.events.local`). The kernel tells of it before the container is made to wait.
+    ///
+    /// # Errors
+    /// `Unsupported` on cgroup v1; `Io` when there are no descriptors left.
+    pub fn watch_high(&self, waker: &Waker) -> Result<()> {
+        // A file that has not been read counts as changed.
+        self.failures();
+        match (&self.failures, self.version) {
+            (Some(file), Version::V2) => waker.wake_on_change(file.as_fd()),
+            _ => Err(KernelError::Unsupported(
+                "the host does not tell when a throttling limit is met".to_owned(),
+            )),
+        }
     }
 
     /// What sets thresholds for another thread than that of the meter.
