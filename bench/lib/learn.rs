@@ -83,10 +83,10 @@ fn trace(number: u32) -> Result<Trace, Box<dyn Error>> {
     };
     let mut cpu = Duration::ZERO;
     let samples = (0..SAMPLES).map(|index| {
-        cpu += Duration::from_micros(u64::from(1_900 + below(100)));
+        cpu += Duration::from_micros(u64::from(3_900 + below(100)));
         let anon = u64::from((index % 700) * size * 50_000 + below(1 << 20));
         Sample {
-            at: Duration::from_micros(2_500) * index,
+            at: Duration::from_micros(5_000) * index,
             usage: Some(Bytes::new(anon + (9 << 20))),
             anon: Some(Bytes::new(anon)),
             file: Some(Bytes::new(8 << 20)),
