@@ -6,7 +6,7 @@ use crate::model::profile::{BinWidth, ClassProfile, Confidence, Digest, Hull, Hu
 
 use super::Rules;
 use super::barrel::barrel;
-use super::rises::{ABOUT, Pace, Rises, STEADY};
+use super::rises::{ABOUT, Rises, STEADY, Variation};
 
 /// A page cache that is larger than the smallest one by less is no sign of a cold start.
 const LEAST_COLD: Bytes = Bytes::new(8 << 20);
@@ -40,8 +40,8 @@ pub(super) fn profile(runs: &[&Digest], rules: &Rules) -> Option<ClassProfile> {
     let by_cpu = by_cpu.map(|hulls| (Envelope::of(hulls.iter().map(|hulls| &hulls.held)), hulls));
     let complete_runs: Vec<bool> = runs.iter().map(|run| run.complete).collect();
     let by_wall: Vec<&Hulls> = runs.iter().map(|run| &run.wall).collect();
-    let grew = |pace, hulls: Option<&Vec<&Hulls>>| {
-        hulls.and_then(|hulls| growth(hulls, pace, &complete_runs, rules))
+    let grew = |variation, hulls: Option<&Vec<&Hulls>>| {
+        hulls.and_then(|hulls| growth(hulls, variation, &complete_runs, rules))
     };
     Some(ClassProfile {
         runs: count(complete.len()),
@@ -103,15 +103,20 @@ fn quantiles(mut values: Vec<Bytes>, largest: Option<Bytes>) -> Option<Quantiles
     })
 }
 
-/// Leaves out one of the newest runs after the other, and looks whether it grew as the rest foresees, at this pace.
-fn growth(runs: &[&Hulls], pace: &Pace, counts: &[bool], rules: &Rules) -> Option<Confidence> {
+/// Leaves out one of the newest runs after the other, and looks whether it grew as the rest foresees if runs vary by so much.
+fn growth(
+    runs: &[&Hulls],
+    variation: &Variation,
+    counts: &[bool],
+    rules: &Rules,
+) -> Option<Confidence> {
     let sums: Vec<Hull> = runs.iter().map(|hulls| hulls.sum()).collect();
     let envelope = Envelope::of(sums.iter());
     let left_out = envelope.hulls.iter().enumerate().zip(counts);
     let left_out = left_out.filter(|(_, counts)| **counts).rev();
     let mut confidence = Confidence::default();
     for ((run, hull), _) in left_out.take(MOST_LEFT_OUT) {
-        let worst = unforeseen(hull, envelope.without(run), pace, rules);
+        let worst = unforeseen(hull, envelope.without(run), variation, rules);
         confidence.runs += 1;
         confidence.violations += u32::from(worst > Bytes::ZERO);
         confidence.worst = confidence.worst.max(worst);
@@ -121,7 +126,7 @@ fn growth(runs: &[&Hulls], pace: &Pace, counts: &[bool], rules: &Rules) -> Optio
 
 /// By how much a run grew more than others foresee that used about as much, and to more than they had about then, and than
 /// it had just grown: what goes on is seen without them. The autotuner keeps room for all of these.
-fn unforeseen(run: &Hull, rest: Hull, pace: &Pace, rules: &Rules) -> Bytes {
+fn unforeseen(run: &Hull, rest: Hull, variation: &Variation, rules: &Rules) -> Bytes {
     let width = run.width.as_duration();
     let most = rest.largest().unwrap_or_default();
     let rest = Rises::of(rest, width.saturating_mul(2), most);
@@ -131,8 +136,8 @@ fn unforeseen(run: &Hull, rest: Hull, pace: &Pace, rules: &Rules) -> Bytes {
         let time = width.saturating_mul(bin);
         let going_on = before.saturating_add(before / 2);
         before = next.saturating_sub(*now).get();
-        let rise = rest.foreseen(time, *now, pace).get().max(going_on);
-        let top = rest.top(time, pace).unwrap_or(most);
+        let rise = rest.foreseen(time, *now, variation).get().max(going_on);
+        let top = rest.top(time, variation).unwrap_or(most);
         let enough = top.max(Bytes::new(now.get().saturating_add(rise)));
         next.saturating_sub(rules.buffer.above(enough))
     });

@@ -22,7 +22,7 @@ pub use bins::candidates;
 pub use choose::{LEAST_RUNS, choose, foresight, trusted};
 pub use digest::{MOST_BINS, NoDigest, digest};
 pub use digests::{Digests, MOST_KEPT, MOST_KEPT_ALIKE};
-pub use rises::{ABOUT, Moment, Pace, Rises, STEADY};
+pub use rises::{ABOUT, Moment, Rises, STEADY, Variation};
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -7,10 +7,10 @@ use super::barrel::{Buffer, barrel};
 use crate::model::Bytes;
 use crate::model::profile::Hull;
 
-/// How much faster or slower than each other runs are taken to be: which moments of a hull say something of a moment of a
+/// By how much runs are taken to be faster and slower than each other: which moments of a hull say something of a moment of a
 /// run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pace {
+pub struct Variation {
     /// A rise counts at moments that differ by so many percent of the time of the run.
     pub near: u32,
     /// What may come at once is what was used at these moments, in percent of the time of the run.
@@ -19,12 +19,12 @@ pub struct Pace {
 
 /// Run times of one function vary by 17 to 48 % on a busy host, and with warm page cache a run may be twice as fast as
 /// those before it.
-pub const ABOUT: Pace = Pace {
+pub const ABOUT: Variation = Variation {
     near: 15,
     soon: 70..=200,
 };
 /// Runs are as fast as each other. Most functions keep to this on a host that is not busy.
-pub const STEADY: Pace = Pace {
+pub const STEADY: Variation = Variation {
     near: 3,
     soon: 90..=110,
 };
@@ -102,8 +102,8 @@ impl Rises {
 
     /// The most that may be used at once at this time: what was used at the moments that count, or within the lead after
     /// them. `None` after the end of the hull.
-    pub fn top(&self, time: Duration, pace: &Pace) -> Option<Bytes> {
-        let moments = self.around(time, pace.soon.clone());
+    pub fn top(&self, time: Duration, variation: &Variation) -> Option<Bytes> {
+        let moments = self.around(time, variation.soon.clone());
         moments.map(|moment| moment.top()).max()
     }
 
@@ -122,8 +122,8 @@ impl Rises {
     }
 
     /// How much those grew that used about as much, or passed by that much, near this time.
-    pub fn foreseen(&self, time: Duration, usage: Bytes, pace: &Pace) -> Bytes {
-        let near = 100_u32.saturating_sub(pace.near)..=100_u32.saturating_add(pace.near);
+    pub fn foreseen(&self, time: Duration, usage: Bytes, variation: &Variation) -> Bytes {
+        let near = 100_u32.saturating_sub(variation.near)..=100_u32.saturating_add(variation.near);
         let rises = self.around(time, near).map(|moment| {
             let is_alike = moment.value.get().abs_diff(usage.get()) <= self.level;
             match is_alike {
@@ -187,8 +187,8 @@ mod tests {
         let mut bins = [10; 100];
         bins[50..].fill(90);
         let rises = rises(&bins);
-        let top = |millis, pace| {
-            let top = rises.top(Duration::from_millis(millis), pace);
+        let top = |millis, variation| {
+            let top = rises.top(Duration::from_millis(millis), variation);
             top.map(|top| top.get() / MIB)
         };
         // They rise at 1000 ms, which twice as fast a run does at 500.

@@ -7,7 +7,7 @@ use super::Look;
 use crate::model::Bytes;
 use crate::model::plan::{Clock, Forecast, Foresight, Margins};
 use crate::model::profile::Hull;
-use crate::policy::learn::{ABOUT, Buffer, Pace, Rises, STEADY, barrel};
+use crate::policy::learn::{ABOUT, Buffer, Rises, STEADY, Variation, barrel};
 
 /// The moments that count where runs do not grow as the others foresee, in percent of the time of this one.
 const WIDE: RangeInclusive<u32> = 70..=130;
@@ -79,9 +79,9 @@ impl Outlook {
             .saturating_add(self.jump.get());
         let (times, of) = MORE;
         let share = Bytes::new(growth.saturating_mul(times) / of);
-        match time.zip(self.pace()) {
-            Some((time, pace)) => {
-                let top = self.rises.top(time, pace).unwrap_or(self.most);
+        match time.zip(self.variation()) {
+            Some((time, variation)) => {
+                let top = self.rises.top(time, variation).unwrap_or(self.most);
                 share.min(top.saturating_sub(usage))
             }
             None => share,
@@ -91,8 +91,8 @@ impl Outlook {
     /// How much other runs that used about as much grew, about now, within the lead, as far as they ever grew at once.
     /// Where they do not grow as the others foresee also how much more those had that used far more.
     fn rise(&self, time: Duration, usage: Bytes) -> Bytes {
-        let rise = match self.pace() {
-            Some(pace) => self.rises.foreseen(time, usage, pace),
+        let rise = match self.variation() {
+            Some(variation) => self.rises.foreseen(time, usage, variation),
             None => {
                 let level = self.rises.level();
                 let moments = self.rises.around(time, WIDE).map(|moment| {
@@ -111,8 +111,8 @@ impl Outlook {
         rise.min(self.burst)
     }
 
-    /// At which others foresee this run; none if they do not.
-    fn pace(&self) -> Option<&'static Pace> {
+    /// By how much this run is taken to differ from others; none if those do not foresee it.
+    fn variation(&self) -> Option<&'static Variation> {
         match self.foresight {
             Foresight::None => None,
             Foresight::About => Some(&ABOUT),
