@@ -105,10 +105,27 @@ impl Filled {
             skip("no pool of huge pages");
             return None;
         }
-        // All that there are: the kernel stops where there are no more.
-        fs::write(&pool, "1000000").expect("huge pages");
-        Some(Self(pool))
+        let filled = Self(pool);
+        // All that there are: the kernel stops where there are no more, and page cache and scattered pages stand in its way.
+        wait_until("nothing is left of a node", || {
+            fs::write("/proc/sys/vm/drop_caches", "1").expect("drop_caches");
+            fs::write("/proc/sys/vm/compact_memory", "1").expect("compact_memory");
+            fs::write(&filled.0, "1000000").expect("huge pages");
+            free(node) < 16 * MIB
+        });
+        Some(filled)
     }
+}
+
+/// Memory of a node that nobody has.
+fn free(node: u32) -> u64 {
+    let path = format!("{NODES}/node{node}/meminfo");
+    let text = fs::read_to_string(&path).expect("meminfo");
+    let line = text.lines().find(|line| line.contains("MemFree:"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(3));
+    kib.and_then(|kib| kib.parse::<u64>().ok())
+        .expect("MemFree")
+        << 10
 }
 
 impl Drop for Filled {
