@@ -400,13 +400,18 @@ fn at_a_ratio_what_requests_read_becomes_local_and_the_ratio_stays() {
             let (all, near) = pages_of(c, b'y');
             assert!(near > all * 98 / 100, "{near} of {all} are local: {done}");
             assert!(is_near(c, 0.5, 3.0), "{done}");
-            // There is nothing to gain any more.
-            for _ in 0..4 {
-                request(c, &outcome, "hot");
-                std::thread::sleep(Duration::from_secs(1));
-            }
-            let later = placement(c);
-            assert_eq!(later["moved"]["moved"], done["moved"]["moved"], "{later}");
+            // Soon there is nothing to gain any more. On a busy host not all is seen of the first requests.
+            let mut later = done;
+            let is_at_rest = (0..4).any(|_| {
+                let before = later["moved"]["moved"].clone();
+                for _ in 0..4 {
+                    request(c, &outcome, "hot");
+                    std::thread::sleep(Duration::from_secs(1));
+                }
+                later = placement(c);
+                later["moved"]["moved"] == before
+            });
+            assert!(is_at_rest, "{later}");
             let text = c.call("placement ID").stdout;
             assert!(text.contains("hot pages came in"), "{text}");
             for name in ["moved", "exchanged", "refused"] {
