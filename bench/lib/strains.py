@@ -5,6 +5,7 @@ import os
 import subprocess
 import tempfile
 
+from cgroups import hierarchy_of
 from measure import NotMeasured
 from workloads import Workload, dna, graph, picture_function
 
@@ -66,15 +67,24 @@ def poison(command, config, namespace, scenario):
 
 
 class Burners:
-    """Keeps all processors busy."""
+    """Keeps all processors busy, from a control group beside that of the containers, as services of a host do. Busy
+    processes outside of all groups starve containers on some kernels, see docs/troubleshooting.md."""
 
-    def __init__(self, wanted):
-        self.wanted = wanted
+    def __init__(self, group):
+        """`group`: that of the test bed, none if nothing is to be kept busy."""
+        self.group = group
         self.processes = []
 
     def __enter__(self):
-        for _ in os.sched_getaffinity(0) if self.wanted else ():
-            self.processes.append(subprocess.Popen(["/bin/sh", "-c", "while :; do :; done"]))
+        if self.group is None:
+            return self.processes
+        folder = f"{hierarchy_of('cpu')[1]}{self.group}/burners"
+        os.makedirs(folder, exist_ok=True)
+        for _ in os.sched_getaffinity(0):
+            process = subprocess.Popen(["/bin/sh", "-c", "while :; do :; done"])
+            self.processes.append(process)
+            with open(os.path.join(folder, "cgroup.procs"), "w", encoding="ascii") as file:
+                file.write(str(process.pid))
         return self.processes
 
     def __exit__(self, *_):

@@ -39,6 +39,8 @@ def a_run(kind, number, **more):
         "held": 90.0 * MIB,
         "granted": 512.0 * MIB,
         "distance": 15 * MIB,
+        "at_once": 4 * MIB,
+        "made": 0.03,
     }
     return run | more
 
@@ -53,6 +55,14 @@ class Areas(unittest.TestCase):
         self.assertEqual(area["lowest"], 300)
         # 300 for a second, 100 for two.
         self.assertEqual(area["distance"], 100)
+
+    def test_growth_at_once_is_what_comes_within_four_milliseconds(self):
+        # 30 within 4 ms; the fall to 5 and the slow rise by 40 after it are none.
+        lines = ("0,10,,,,,", "2000,25,,,,,", "4000,40,,,,,", "5000,5,,,,,", "15000,20,,,,,", "25000,45,,,,,")
+        self.assertEqual(grants.areas(rows(*lines[:5]), 1000)["at_once"], 30)
+        # What came between two looks came at once.
+        self.assertEqual(grants.areas(rows(*lines), 1000)["at_once"], 30)
+        self.assertEqual(grants.areas(rows("0,1,,,,,", "9000,90,,,,,"), 1000)["at_once"], 89)
 
     def test_what_is_granted_is_the_lower_limit_and_at_most_the_ceiling(self):
         self.assertEqual(grants.areas(rows("0,1,1,0,0,max,max", "1000000,1,,,,,"), 1000)["granted"], 1000)
@@ -110,6 +120,8 @@ class Tables(unittest.TestCase):
             "seen": 0.0,
             "means": grants.means(rows, ("exact", "elastic")),
             "effect": {"elastic": {"cpu": grants.effect(runs, "elastic", "cpu", 1)}},
+            "made": {"elastic": grants.later(runs, "elastic", 1)},
+            "raise": 0.01,
         }
 
     def missed(self, **more):
@@ -118,7 +130,7 @@ class Tables(unittest.TestCase):
     def test_a_table_has_the_ratios_of_all_ways(self):
         rows, result = self.result()
         self.assertEqual(rows[0]["ratio"], {"steps": 2.56, "powers": 2.56, "exact": 2.0, "elastic": 1.15})
-        self.assertEqual(rows[0]["pad"]["elastic"], 15 * MIB)
+        self.assertEqual(rows[0]["distance"]["elastic"], 15 * MIB)
         self.assertAlmostEqual(result["means"]["over 0.8 s and 100 MB"]["elastic"], 1.15)
         self.assertNotIn("small", result["means"])
 
@@ -128,9 +140,26 @@ class Tables(unittest.TestCase):
     def test_each_goal_can_be_missed(self):
         self.assertIn("granted / used, over 100 MB <= 1.35", self.missed(granted=140.0 * MIB))
         self.assertIn("upper bound of CPU, elastic / plain, 10 pairs <= 1.02", self.missed(cpu=1.03))
+        self.assertIn("Create and Start, elastic - plain, ms <= 1", self.missed(made=0.0312))
         self.assertEqual(self.missed(met=1), ["stalls in 10 tuned runs <= 0"])
         self.assertEqual(self.missed(status=137), ["kills in 10 tuned runs <= 0"])
         self.assertEqual(self.missed(digest="e"), ["other outputs in 10 tuned runs <= 0"])
+
+    def test_a_small_function_has_room_for_its_pad_or_for_what_it_grows_by_at_once(self):
+        row = self.result()[0][0] | {"peak": 50 * MIB}
+
+        def missed(**more):
+            goals = grants.verdicts([row | more], self.result()[1])
+            return any(goal["goal"].startswith("distance") and not goal["met"] for goal in goals)
+
+        self.assertFalse(missed(distance={"elastic": 8 * MIB}))
+        self.assertTrue(missed(distance={"elastic": 9 * MIB}))
+        self.assertFalse(missed(distance={"elastic": 12.5 * MIB}, at_once=10 * MIB))
+        self.assertTrue(missed(distance={"elastic": 14 * MIB}, at_once=10 * MIB))
+
+    def test_what_takes_longest_does_not_hide_the_rest(self):
+        self.assertEqual(grants.worst_but_one_percent([0.001] * 199 + [0.5]), 1.0)
+        self.assertEqual(grants.worst_but_one_percent([0.001] * 97 + [0.5] * 3), 500.0)
 
     def test_pairs_are_of_one_round_and_functions_of_our_own_do_not_count(self):
         runs = [a_run("plain", n) for n in range(6)] + [a_run("elastic", n, cpu=2.0) for n in range(5)]
