@@ -246,6 +246,8 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
         Verb::Create(verb) => {
             let prefix = format!("{program} create failed");
             prepare(&prefix)?;
+            // At most once a minute: what a tuner and its guardian owe that were killed together.
+            control::sweep();
             let (id, options) = verb
                 .options(systemd)
                 .map_err(|err| prefixed(&prefix, &err, 1))?;

@@ -22,7 +22,7 @@ pub use ended::{Counted, Ended, Sums, count, ended};
 pub use error::{ControlError, Result};
 pub use find::{Found, all, all_names, by_name, by_root, ids, namespace_of};
 pub use message::Request;
-pub use raise::{Hold, forget, hold, restore, sweep};
+pub use raise::{Hold, forget, give_back, hold, restore, sweep};
 pub(crate) use record::create_folder;
 pub use record::{Folder, Record};
 pub use seen::{LastDecision, Seen};

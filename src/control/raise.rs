@@ -8,6 +8,7 @@ use super::client::Client;
 use super::error::Result;
 use super::find::{self, Found};
 use super::message::Request;
+use super::record::Folder;
 use super::{STATE, create_folder};
 use crate::model::ContainerId;
 use crate::runtime::chain;
@@ -46,7 +47,7 @@ pub fn hold(id: &ContainerId, root: &Path) -> Hold {
         },
         Err(err) => {
             tracing::warn!(%id, "memory limit not raised by asking: {}", chain(&err));
-            give_back(&found);
+            give_back(&found.folder);
             none
         }
     }
@@ -69,28 +70,31 @@ pub fn forget(id: &ContainerId, root: &Path) {
 fn restore_of_dead(found: &Found) {
     // Neither needs a system call in the usual case.
     if found.record.is_lowered() && !found.record.is_kept() {
-        give_back(found);
+        give_back(&found.folder);
     }
 }
 
-fn give_back(found: &Found) {
+/// Raises the limit of a container by its record: whoever looks after it does not answer.
+pub fn give_back(folder: &Folder) {
     // It may have been lowered, or somebody else may have been here, since it was read.
-    let Some(mut record) = found.folder.read().filter(|record| record.is_lowered()) else {
+    let Some(mut record) = folder.read().filter(|record| record.is_lowered()) else {
         return;
     };
-    let folder = found.folder.path().display();
+    let path = folder.path().display();
     match record.restore() {
-        Ok(true) => tracing::warn!(%folder, "memory limit raised to the ceiling by its record"),
+        Ok(true) => {
+            tracing::warn!(folder = %path, "memory limit raised to the ceiling by its record")
+        }
         Ok(false) => {}
         Err(err) => {
             let reason = chain(&err);
-            tracing::warn!(%folder, reason, "memory limit not raised to the ceiling");
+            tracing::warn!(folder = %path, reason, "memory limit not raised to the ceiling");
             return;
         }
     }
     // So that it is done once.
-    if let Err(err) = found.folder.save(&record) {
-        tracing::debug!(%folder, "record not written: {}", chain(&err));
+    if let Err(err) = folder.save(&record) {
+        tracing::debug!(folder = %path, "record not written: {}", chain(&err));
     }
 }
 

@@ -100,6 +100,12 @@ pub struct Plan {
     /// The ceiling, if settings put it below what is declared: it has to be set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lowered: Option<Bytes>,
+    /// The ceiling that settings give, whatever is declared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub set: Option<Bytes>,
+    /// The least limit of the control groups above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub above: Option<Bytes>,
     /// The grant at the start. None: the ceiling.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grant: Option<Bytes>,

@@ -52,6 +52,8 @@ pub fn plan(request: &Request<'_>) -> Plan {
         mode,
         ceiling,
         lowered: lowered(settings, request.declared, ceiling),
+        set: settings.ceiling.as_ref().map(|setting| setting.value),
+        above: request.above,
         grant: None,
         floor: settings.floor.as_ref().map_or(Bytes::ZERO, |f| f.value),
         largest: None,
@@ -61,7 +63,8 @@ pub fn plan(request: &Request<'_>) -> Plan {
         reasons: Vec::new(),
     };
     if let Some(floor) = &settings.floor {
-        reasons.add("floor", floor.value.to_megabytes(), from(floor), "");
+        let change = "floor in the table of the function, annotation elastic-mem.io/floor";
+        reasons.add("floor", floor.value.to_megabytes(), from(floor), change);
     }
     if let Some((profile, name, class)) = chosen.filter(|_| mode.grants()) {
         let forecast = forecast(profile, class, request.settings.mode.value);
@@ -353,7 +356,8 @@ impl Reasons {
             (Some(_), _) => "what runs of the class need at first, and the pad",
         };
         let value = grant.map_or_else(|| "the ceiling".to_owned(), Bytes::to_megabytes);
-        self.add("first grant", value, because.to_owned(), "");
+        let change = "more runs, memory.lead, memory.pad, floor, another declared limit";
+        self.add("first grant", value, because.to_owned(), change);
     }
 
     fn margins(&mut self, settings: &FunctionSettings, pad: Bytes) {
@@ -431,6 +435,101 @@ mod tests {
             profile: Some(profile),
             features: &BTreeMap::new(),
         })
+    }
+
+    fn asked<'a>(
+        settings: &'a FunctionSettings,
+        profile: &'a Profile,
+        features: &'a BTreeMap<String, f64>,
+    ) -> Request<'a> {
+        Request {
+            settings,
+            cgroup: 2,
+            declared: Some(Bytes::new(1 << 30)),
+            above: None,
+            high_is_taken: false,
+            profile: Some(profile),
+            features,
+        }
+    }
+
+    #[test]
+    fn i2_the_least_limit_is_the_ceiling_and_only_settings_lower_one() {
+        let (profile, features) = (profile(10), BTreeMap::new());
+        let ceiling = |set: Option<u64>, above: Option<u64>| {
+            let mut settings = settings();
+            settings.ceiling = set.map(|set| Setting::default(Bytes::new(set)));
+            let request = Request {
+                above: above.map(Bytes::new),
+                ..asked(&settings, &profile, &features)
+            };
+            let plan = plan(&request);
+            let get = |bytes: Option<Bytes>| bytes.map(Bytes::get);
+            assert_eq!((get(plan.set), get(plan.above)), (set, above));
+            (get(plan.ceiling), get(plan.lowered))
+        };
+        let declared = 1 << 30;
+        assert_eq!(ceiling(None, None), (Some(declared), None));
+        assert_eq!(ceiling(None, Some(500)), (Some(500), None));
+        assert_eq!(ceiling(None, Some(2 * declared)), (Some(declared), None));
+        assert_eq!(ceiling(Some(400), Some(500)), (Some(400), Some(400)));
+        assert_eq!(ceiling(Some(600), Some(500)), (Some(500), None));
+        assert_eq!(ceiling(Some(2 * declared), None), (Some(declared), None));
+    }
+
+    #[test]
+    fn what_cannot_be_granted_is_observed_and_says_why() {
+        let (profile, features, settings) = (profile(10), BTreeMap::new(), settings());
+        let asked = asked(&settings, &profile, &features);
+        let mode = |request: Request<'_>| {
+            let plan = plan(&request);
+            let reason = plan.reasons.iter().find(|r| r.what == "mode").unwrap();
+            (plan.mode, reason.because.clone())
+        };
+        assert_eq!(mode(asked.clone()).0, Mode::Elastic);
+        let observed = [
+            (
+                Request {
+                    cgroup: 1,
+                    ..asked.clone()
+                },
+                "has to be chosen",
+            ),
+            (
+                Request {
+                    high_is_taken: true,
+                    ..asked.clone()
+                },
+                "memory.high is set",
+            ),
+            (
+                Request {
+                    profile: None,
+                    ..asked.clone()
+                },
+                "fewer than",
+            ),
+        ];
+        for (request, word) in observed {
+            let (mode, because) = mode(request);
+            assert_eq!(mode, Mode::Observe);
+            assert!(because.contains(word), "{because}");
+        }
+        // cgroup v2 has a limit that can be moved without one that is declared; cgroup v1 has not.
+        let unlimited = Request {
+            declared: None,
+            ..asked
+        };
+        assert_eq!(mode(unlimited.clone()).0, Mode::Elastic);
+        let mut chosen = settings.clone();
+        chosen.mode.origin = Origin::Option("--mode");
+        let (mode, because) = mode(Request {
+            cgroup: 1,
+            settings: &chosen,
+            ..unlimited
+        });
+        assert_eq!(mode, Mode::Observe);
+        assert!(because.contains("no limit is declared"), "{because}");
     }
 
     #[test]

@@ -171,7 +171,12 @@ impl FunctionSettings {
                 let millis = whole_number(text)
                     .filter(|millis| SLO_MILLIS.contains(millis))
                     .ok_or("want a whole number of milliseconds from 1 to 3600000")?;
-                self.slo = Some(given(SLO, Duration::from_millis(millis)));
+                let slo = Duration::from_millis(millis);
+                if let Some(found) = self.slo.as_ref().filter(|found| slo > found.value) {
+                    let millis = format!("{} ms", found.value.as_millis());
+                    return Err(looser("slo-ms", millis, &found.origin));
+                }
+                self.slo = Some(given(SLO, slo));
             }
             // They are part of what the container is.
             FUNCTION if text.is_empty() => return Err("it is empty".to_owned()),
@@ -347,6 +352,8 @@ pub(super) mod tests {
         assert_eq!(now.class, Some(given(CLASS, "small".parse().unwrap())));
         assert_eq!(now.slo, Some(given(SLO, Duration::from_millis(250))));
         assert!(warnings.is_empty());
+        let (tighter, warnings) = tightened(now.clone(), &[("slo-ms", "251")]);
+        assert_eq!((tighter.slo, warnings.len()), (now.slo, 1));
         let bad = [("class", "a,b"), ("slo-ms", "0.5")];
         let (now, warnings) = tightened(before.clone(), &bad);
         assert_eq!(now, before);

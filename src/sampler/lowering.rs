@@ -189,16 +189,43 @@ impl Limit {
         let before = self.wanted.swap(wanted, Ordering::SeqCst);
         // What else the other thread has to do, such as telling others, does not matter here.
         let here = wanted >= before || (now && !self.is_being_lowered());
-        match here {
-            true => self.apply(lever, wanted),
-            false => {
-                lowering.send(self, Job::Lower);
-                Ok(())
-            }
+        if !here {
+            lowering.send(self, Job::Lower);
+            return Ok(());
+        }
+        let done = match self.apply(lever, wanted) {
+            Ok(()) if now && wanted != DECLARED => self.read_back(lever),
+            done => done,
+        };
+        if done.is_err() {
+            // Then the ceiling is granted, and tried again until that succeeds.
+            self.refused.store(true, Ordering::SeqCst);
+        }
+        done
+    }
+
+    /// The first grant is in force before the program starts, or nobody says so.
+    fn read_back(&self, lever: &Lever) -> crate::kernel::Result<()> {
+        let (found, ours) = (lever.get()?, self.applied());
+        match found == ours {
+            true => Ok(()),
+            false => Err(crate::kernel::KernelError::Unsupported(format!(
+                "the limit of {} is {} after {} was written",
+                lever.folder().display(),
+                found.as_spec(),
+                ours.as_spec()
+            ))),
         }
     }
 
-    /// Lets go: the declared limit and the OOM killer as they were, unless somebody else has written the limit.
+    /// Tells others of a grant.
+    pub(super) fn publish(&self, grant: Option<Bytes>, ceiling: Option<Bytes>) {
+        if let Some(publish) = &self.publish {
+            publish(grant, ceiling);
+        }
+    }
+
+    /// Lets go: the declared limit and the OOM killer as they were.
     pub(super) fn restore(&self, lever: &Lever) {
         self.wanted.store(DECLARED, Ordering::SeqCst);
         if let Err(err) = self.apply(lever, DECLARED)
@@ -284,11 +311,7 @@ impl Limit {
                     tracing::debug!("page cache not dropped: {}", crate::runtime::chain(&err));
                 }
             }
-            Job::Publish(grant, ceiling) => {
-                if let Some(publish) = &self.publish {
-                    publish(grant, ceiling);
-                }
-            }
+            Job::Publish(grant, ceiling) => self.publish(grant, ceiling),
         }
     }
 

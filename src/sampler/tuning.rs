@@ -61,6 +61,7 @@ pub(super) struct Tuning {
     name: String,
     version: Version,
     guard: Guard,
+    bounds: Bounds,
     /// For raises, and for giving the limit back.
     lever: Lever,
     limit: Arc<Limit>,
@@ -77,6 +78,31 @@ pub(super) struct Tuning {
     told: Option<(Duration, Option<Bytes>)>,
     /// The counter at the last look.
     met: u64,
+    /// The kernel has refused a change, and that was told.
+    is_told: bool,
+}
+
+/// What no ceiling is above, whatever is declared in the life of the container.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    /// By its settings.
+    set: Option<Bytes>,
+    /// By the control groups above.
+    above: Option<Bytes>,
+}
+
+impl Bounds {
+    fn of(plan: &Plan) -> Self {
+        Self {
+            set: plan.set,
+            above: plan.above,
+        }
+    }
+
+    /// The ceiling of a container with such a hard limit.
+    fn ceiling(self, hard: Option<Bytes>) -> Option<Bytes> {
+        [hard, self.set, self.above].into_iter().flatten().min()
+    }
 }
 
 impl Tuning {
@@ -96,11 +122,13 @@ impl Tuning {
         let lever = Lever::open(cgroup).map_err(|err| chain(&err))?;
         let lowering = Lever::open(cgroup).map_err(|err| chain(&err))?;
         let mut declared = lever.get().map_err(|err| chain(&err))?;
+        // It may have been changed since the plan was made.
+        let hard = hard(cgroup.version, declared, meter)?;
         let oom_killer = lever.has_oom_killer().map_err(|err| chain(&err))?;
         // Nothing is lowered that nobody watches over.
         hands.guardian.guard(key, &lever, declared, oom_killer)?;
         if let Some(lowered) = plan.lowered {
-            declared = Lever::kept(lowered);
+            declared = declared.lower(Lever::kept(lowered));
             lever.set(declared).map_err(|err| chain(&err))?;
             hands.guardian.ceiling(key, declared)?;
         }
@@ -114,7 +142,8 @@ impl Tuning {
             key,
             name: name.to_owned(),
             version: cgroup.version,
-            guard: Guard::new(plan, declared, met),
+            guard: Guard::new(&below(plan, hard), declared, met),
+            bounds: Bounds::of(plan),
             lever,
             limit: Arc::new(Limit::new(
                 lowering,
@@ -132,6 +161,7 @@ impl Tuning {
             recorded: None,
             told: None,
             met,
+            is_told: false,
         })
     }
 
@@ -147,9 +177,11 @@ impl Tuning {
         hands: &mut Hands,
     ) -> Result<Self, String> {
         // What somebody else has written stays.
-        if !self.guard.is_aside() {
+        let was_aside = self.guard.is_aside();
+        if !was_aside {
             if let Some(lowered) = plan.lowered {
-                self.limit.declare(Lever::kept(lowered));
+                let declared = self.limit.declared();
+                self.limit.declare(declared.lower(Lever::kept(lowered)));
             }
             self.apply(Some(None), hands, false);
             if let Err(reason) = hands.guardian.ceiling(self.key, self.limit.declared()) {
@@ -158,7 +190,20 @@ impl Tuning {
             }
         }
         self.met = met(self.version, meter);
-        self.guard = Guard::new(plan, self.limit.declared(), self.met);
+        let declared = self.limit.declared();
+        let plan = &match hard(self.version, declared, meter) {
+            Ok(hard) => below(plan, hard),
+            Err(reason) => {
+                self.detach(hands);
+                return Err(reason);
+            }
+        };
+        self.bounds = Bounds::of(plan);
+        self.guard = Guard::new(plan, declared, self.met);
+        if was_aside && let Err(reason) = self.guard_again(&mut hands.guardian) {
+            self.detach(hands);
+            return Err(reason);
+        }
         self.alarms = Alarms::new(plan.largest.unwrap_or_default());
         (self.recorded, self.told) = (None, None);
         if self.is_frozen {
@@ -183,13 +228,14 @@ impl Tuning {
         meter: &Meter,
         phase: Phase,
         first: bool,
-        hands: &Hands,
+        hands: &mut Hands,
     ) {
         let at = sample.at;
         self.tell_holders();
-        if self.limit.was_refused() {
-            let grant = self.guard.refused(at);
-            self.apply(grant, hands, false);
+        if self.limit.was_refused() && !self.guard.is_aside() {
+            // Also if it was the ceiling that could not be written.
+            self.guard.refused(at);
+            self.apply(Some(None), hands, false);
         }
         let read = match self.version {
             Version::V1 => sample.limit,
@@ -211,11 +257,12 @@ impl Tuning {
         }
         let step = self.guard.look(&look);
         if let Some(note) = step.note {
-            self.tell(note);
+            self.tell(at, note, hands);
         }
         // Before it is lowered, so that whoever finds us dead knows of it.
-        self.publish(at, hands);
-        self.change(at, step.grant, hands, first);
+        self.publish(at, hands, first);
+        let grant = step.grant.filter(|_| !self.guard.is_aside());
+        self.change(at, grant, hands, first);
         if self.version == Version::V1
             && self.limit.is_at_rest()
             && let Some(above) = self.alarms.next(look.usage)
@@ -274,20 +321,35 @@ impl Tuning {
             return Ok(());
         }
         let declared = self.lever.get().map_err(|err| chain(&err))?;
-        let hard = meter.limits().0;
-        if self.version == Version::V2 && declared != self.limit.declared() {
-            return Err("memory.high was set by somebody else".to_owned());
-        }
-        let ceiling = match hard {
-            Some(MemoryLimit::Bytes(bytes)) => u64::try_from(bytes).ok().map(Bytes::new),
-            Some(MemoryLimit::None) | None => None,
+        let theirs = match hard(self.version, declared, meter) {
+            Ok(_) if self.version == Version::V2 && declared != self.limit.declared() => {
+                Err("memory.high was set by somebody else".to_owned())
+            }
+            found => found,
         };
-        if self.version == Version::V1 && ceiling.is_none() {
-            return Err("no limit is declared any more".to_owned());
-        }
+        let hard = match theirs {
+            Ok(hard) => hard,
+            Err(reason) => {
+                // What they wrote stays when this is dropped.
+                let ceiling = meter.limits().0.and_then(MemoryLimit::bytes);
+                self.guard.release(at, ceiling, declared);
+                self.guard.step_aside(at, declared);
+                return Err(reason);
+            }
+        };
+        let found = declared;
+        let set = self.bounds.set.map(Lever::kept);
+        let declared = match (self.version, set) {
+            (Version::V1, Some(set)) => found.lower(set),
+            _ => found,
+        };
         self.limit.declare(declared);
         hands.guardian.ceiling(self.key, declared)?;
-        self.guard.release(at, ceiling, declared);
+        self.guard.release(at, self.bounds.ceiling(hard), declared);
+        if declared != found {
+            // More was declared than its settings allow.
+            self.apply(Some(None), hands, false);
+        }
         Ok(())
     }
 
@@ -307,6 +369,9 @@ impl Tuning {
     /// # Errors
     /// What failed, for the log.
     pub(super) fn guard_again(&self, guardian: &mut Guardian) -> Result<(), String> {
+        if self.guard.is_aside() {
+            return Ok(());
+        }
         guardian.guard(
             self.key,
             &self.lever,
@@ -342,14 +407,14 @@ impl Tuning {
     }
 
     /// Changes the limit unless somebody else has since it was last changed.
-    fn change(&mut self, at: Duration, grant: Option<Option<Bytes>>, hands: &Hands, now: bool) {
+    fn change(&mut self, at: Duration, grant: Option<Option<Bytes>>, hands: &mut Hands, now: bool) {
         if grant.is_some() && self.limit.is_at_rest() {
             let ours = self.limit.applied();
             if let Ok(found) = self.lever.get()
                 && found != ours
             {
                 let note = self.guard.step_aside(at, found);
-                return self.tell(note);
+                return self.tell(at, note, hands);
             }
         }
         self.apply(grant, hands, now);
@@ -359,6 +424,8 @@ impl Tuning {
         let Some(grant) = grant else { return };
         if let Err(err) = self.limit.grant(grant, &self.lever, &hands.lowering, now)
             && !err.is_gone()
+            // It is tried again at each look.
+            && !std::mem::replace(&mut self.is_told, true)
         {
             tracing::warn!(container = self.name, "limit not changed: {}", chain(&err));
         }
@@ -375,7 +442,8 @@ impl Tuning {
         }
     }
 
-    fn publish(&mut self, at: Duration, hands: &Hands) {
+    /// `now`: before this returns, and not by the other thread.
+    fn publish(&mut self, at: Duration, hands: &Hands, now: bool) {
         let grant = self.guard.grant();
         // That it is below its ceiling cannot wait.
         let due = self.told.is_none_or(|(then, told)| {
@@ -383,13 +451,16 @@ impl Tuning {
         });
         if due {
             self.told = Some((at, grant));
-            hands
-                .lowering
-                .publish(&self.limit, grant, self.guard.ceiling());
+            match now {
+                true => self.limit.publish(grant, self.guard.ceiling()),
+                false => hands
+                    .lowering
+                    .publish(&self.limit, grant, self.guard.ceiling()),
+            }
         }
     }
 
-    fn tell(&mut self, note: Note) {
+    fn tell(&mut self, at: Duration, note: Note, hands: &mut Hands) {
         let container = self.name.as_str();
         match note {
             Note::Outside { usage, most } => tracing::info!(
@@ -409,13 +480,21 @@ impl Tuning {
             ),
             Note::Foreign { found } => {
                 self.limit.leave(&self.lever);
+                // It would raise what they wrote.
+                hands.guardian.forget(self.key);
                 tracing::warn!(
                     container,
                     found = found.as_spec(),
                     "its limit was written by somebody else: left alone"
                 );
             }
-            Note::Restored => tracing::info!(container, "its limit is as declared: granted again"),
+            Note::Restored => match self.guard_again(&mut hands.guardian) {
+                Ok(()) => tracing::info!(container, "its limit is as declared: granted again"),
+                Err(reason) => {
+                    tracing::debug!(container, reason, "nobody watches over its limit");
+                    self.guard.step_aside(at, self.limit.declared());
+                }
+            },
         }
     }
 }
@@ -465,11 +544,52 @@ impl Alarms {
     }
 }
 
+/// The hard limit that is declared, if there is one; `declared` is what the file of the limit holds while nothing is
+/// granted.
+///
+/// # Errors
+/// cgroup v1 without one: none is ever set there.
+fn hard(version: Version, declared: MemoryLimit, meter: &Meter) -> Result<Option<Bytes>, String> {
+    match version {
+        Version::V1 => match declared.bytes() {
+            None => Err("no limit is declared any more".to_owned()),
+            hard => Ok(hard),
+        },
+        Version::V2 => Ok(meter.limits().0.and_then(MemoryLimit::bytes)),
+    }
+}
+
+/// The plan, with no ceiling above this hard limit.
+fn below(plan: &Plan, hard: Option<Bytes>) -> Plan {
+    let ceiling = [plan.ceiling, hard].into_iter().flatten().min();
+    Plan {
+        ceiling,
+        ..plan.clone()
+    }
+}
+
 /// How often the limit that is moved was met.
 fn met(version: Version, meter: &Meter) -> u64 {
     let Failures { limit, high } = meter.failures().unwrap_or_default();
     match version {
         Version::V1 => limit,
         Version::V2 => high,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn i2_no_ceiling_is_above_its_bounds_whatever_is_declared() {
+        let bytes = |n| Some(Bytes::new(n));
+        let bounds = |set, above| Bounds { set, above };
+        assert_eq!(bounds(None, None).ceiling(bytes(9)), bytes(9));
+        assert_eq!(bounds(bytes(7), None).ceiling(bytes(9)), bytes(7));
+        assert_eq!(bounds(bytes(7), bytes(5)).ceiling(bytes(9)), bytes(5));
+        assert_eq!(bounds(bytes(7), bytes(5)).ceiling(bytes(3)), bytes(3));
+        assert_eq!(bounds(None, bytes(5)).ceiling(None), bytes(5));
+        assert_eq!(bounds(None, None).ceiling(None), None);
     }
 }

@@ -93,7 +93,7 @@ impl Container {
     /// it.
     pub(super) async fn hold(&self) -> Option<Held> {
         match self.folder.mode().grants() {
-            true => self.observed.hold().await,
+            true => self.observed.hold(&self.folder).await,
             false => None,
         }
     }

@@ -31,6 +31,7 @@ mod server;
 mod service;
 #[allow(clippy::module_inception, reason = "the shim itself")]
 mod shim;
+mod start;
 mod stdio;
 mod terminal;
 

@@ -174,12 +174,14 @@ impl Observed {
     }
 
     /// Has the limit raised to the ceiling before something is done that may need memory, and waits for that a moment.
-    pub(super) async fn hold(&self) -> Option<Held> {
+    /// Without an answer it is raised by the record in this folder.
+    pub(super) async fn hold(&self, folder: &Folder) -> Option<Held> {
         let watched = self.watched.as_ref()?;
         let answer = watched.hold();
         let held = Held(watched.clone());
         if timeout(HOLD, answer).await.is_err() {
             tracing::warn!("the memory limit of a container was not raised in time");
+            control::give_back(folder);
         }
         Some(held)
     }

@@ -1,15 +1,13 @@
 //! What the shim does with its containers. Requests come from `service`, ends of processes from `server`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use containerd_shim_protos::api::ExecProcessRequest;
 use containerd_shim_protos::events::task::{
-    TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskOOM, TaskPaused, TaskResumed,
-    TaskStart,
+    TaskDelete, TaskExecAdded, TaskExit, TaskOOM, TaskPaused, TaskResumed,
 };
 use containerd_shim_protos::protobuf::MessageField;
 use nix::libc;
@@ -22,7 +20,6 @@ use super::doors::Doors;
 use super::engine::{self, Streams, memory_file};
 use super::error::{Result, ShimError};
 use super::events::Queue;
-use super::launch::{Launch, PidFile, Unlaunched};
 use super::observe::Observer;
 use super::process::{Exit, Phase, Process};
 use super::rootfs;
@@ -35,10 +32,7 @@ use crate::runtime::chain;
 const END_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A process of a container.
-type Known = (Arc<Container>, Arc<Process>);
-
-/// Result of a start.
-type Launched = std::result::Result<(), Unlaunched>;
+pub(super) type Known = (Arc<Container>, Arc<Process>);
 
 /// All containers of this process.
 #[derive(Debug)]
@@ -60,7 +54,7 @@ pub(super) struct Shim {
     /// Names of containers that are being created.
     pub(super) creating: Mutex<HashSet<String>>,
     /// Processes of containers by their ids.
-    running: Mutex<HashMap<i32, Known>>,
+    pub(super) running: Mutex<HashMap<i32, Known>>,
 }
 
 impl Shim {
@@ -110,137 +104,6 @@ impl Shim {
         lock(&self.containers).is_empty() && lock(&self.creating).is_empty()
     }
 
-    /// Starts the program of a created container, or a process that was added.
-    ///
-    /// # Errors
-    /// `NotFound`, `Failed`.
-    pub(super) async fn start(&self, id: &str, exec_id: &str) -> Result<u32> {
-        let container = self.container(id)?;
-        let process = container.process(exec_id)?;
-        let turn = container.turn_of(&process).await;
-        let word = match process.phase() {
-            Phase::Created => None,
-            Phase::Stopped => Some("stopped"),
-            Phase::Running | Phase::Starting if process.is_init() && container.is_paused() => {
-                Some("paused")
-            }
-            Phase::Running | Phase::Starting => Some("running"),
-        };
-        if let Some(word) = word {
-            return Err(ShimError::Failed(format!("cannot start a {word} process")));
-        }
-        process.enter(Phase::Starting);
-        let result = if process.is_init() {
-            self.start_init(&container).await
-        } else {
-            self.start_exec(&container, &process).await
-        };
-        if let Err(Unlaunched { err, cut_off }) = result {
-            // Without a process there is nothing to wait for.
-            let is_gone = process.pid() == 0;
-            if is_gone {
-                process.end(255);
-            }
-            process.enter(Phase::Created);
-            if is_gone {
-                process.tell_exit();
-            }
-            self.settle(&container, &process);
-            drop(turn);
-            if cut_off {
-                let _alone = container.alone().await;
-                self.end_strangers(&container);
-            }
-            return Err(err);
-        }
-        process.enter(Phase::Running);
-        let pid = process.wire_pid();
-        if process.is_init() {
-            self.events.push(&TaskStart {
-                container_id: container.id.clone(),
-                pid,
-                ..TaskStart::default()
-            });
-        } else {
-            self.events.push(&TaskExecStarted {
-                container_id: container.id.clone(),
-                exec_id: exec_id.to_owned(),
-                pid,
-                ..TaskExecStarted::default()
-            });
-        }
-        // It may have ended before its start was told.
-        self.settle(&container, &process);
-        Ok(pid)
-    }
-
-    async fn start_init(&self, container: &Arc<Container>) -> Launched {
-        container.observed.started().await;
-        container
-            .engine
-            .run(["start", &container.id])
-            .await
-            .map_err(|failure| ShimError::failed("OCI runtime start failed", failure).into())
-    }
-
-    async fn start_exec(&self, container: &Arc<Container>, process: &Arc<Process>) -> Launched {
-        if container.is_paused() {
-            return Err(ShimError::Failed("cannot exec in a paused state".to_owned()).into());
-        }
-        if container.init.phase() == Phase::Stopped {
-            return Err(ShimError::Failed("cannot exec in a stopped state".to_owned()).into());
-        }
-        let spec =
-            memory_file(&process.take_spec()).map_err(ShimError::from_io("process description"))?;
-        let pid_file = PidFile::new(container.folder.path());
-        let _held = container.hold().await;
-        let launch = Launch {
-            args: vec![
-                "exec".into(),
-                "--process".into(),
-                engine::extra_path(),
-                "--detach".into(),
-                "--pid-file".into(),
-                pid_file.0.clone(),
-            ],
-            id: &container.id,
-            name: &process.exec_id,
-            owner: container.io_owner,
-            extra: Some(OwnedFd::from(spec)),
-        };
-        let expecting = self.children.expect();
-        let held = self
-            .launch(&container.engine, launch, &process.paths)
-            .await
-            .map_err(|failure| failure.of("OCI runtime exec failed"))?;
-        let pid = pid_file
-            .read()
-            .map_err(|err| Unlaunched { err, cut_off: true })?;
-        process.exists(pid, held);
-        self.watch(container, process);
-        drop(expecting);
-        Ok(())
-    }
-
-    /// Ends processes that were put into a container by a helper that was killed before it told of them.
-    /// Nobody else may be starting one.
-    ///
-    /// Our own children in a PID namespace that is not ours are its init or came by Exec. Without such a
-    /// namespace they may as well be orphans of the container, and stay.
-    fn end_strangers(&self, container: &Container) {
-        if container.outlives_init {
-            return;
-        }
-        let own = std::process::id().cast_signed();
-        for pid in container.cgroup.processes().unwrap_or_default() {
-            let is_child = crate::kernel::process::stat(pid).is_ok_and(|stat| stat.parent == own);
-            if is_child && !lock(&self.running).contains_key(&pid) {
-                // It may have ended meanwhile.
-                let _ = signal_pid(pid, libc::SIGKILL);
-            }
-        }
-    }
-
     /// From now on the end of this process has a meaning; it may lie in the past.
     pub(super) fn watch(&self, container: &Arc<Container>, process: &Arc<Process>) {
         let pid = process.pid();
@@ -281,7 +144,7 @@ impl Shim {
     }
 
     /// Tells the end of a process once everything that must be told before it has been.
-    fn settle(&self, container: &Container, process: &Process) {
+    pub(super) fn settle(&self, container: &Container, process: &Process) {
         if !process.is_init() {
             self.tell_exit(container, process);
         }

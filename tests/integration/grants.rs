@@ -164,6 +164,41 @@ fn i2_an_idle_container_is_granted_what_it_needs_and_never_more_than_declared() 
 }
 
 /// The program of the container is there before the limit: it never sees less than it needs.
+/// What the kernel tells a process of at once: files that an epoll instance of it waits for a change of.
+fn waits_for_changes_of(pid: i32) -> Vec<PathBuf> {
+    let of = |folder: &str, name: &str| format!("/proc/{pid}/{folder}/{name}");
+    let mut found = Vec::new();
+    for entry in fs::read_dir(of("fdinfo", ""))
+        .expect("descriptors")
+        .flatten()
+    {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let text = fs::read_to_string(of("fdinfo", &name)).unwrap_or_default();
+        for line in text.lines().filter(|line| line.starts_with("tfd:")) {
+            let mut words = line.split_ascii_whitespace().skip(1).step_by(2);
+            let (watched, events) = (words.next().expect("tfd"), words.next().expect("events"));
+            let events = u32::from_str_radix(events, 16).expect("a mask");
+            if events & libc::EPOLLPRI.cast_unsigned() != 0 {
+                found.push(fs::read_link(of("fd", watched)).expect("a descriptor"));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn the_kernel_tells_whoever_moves_a_limit_that_the_high_mark_is_met() {
+    elastic(|c| {
+        c.up();
+        is_granted_less(c);
+        let group = cgroups::dirs(c.cgroup()).into_iter();
+        let mut files = group.map(|dir| dir.join("memory.events.local"));
+        let expected: Vec<_> = files.find(|file| file.exists()).into_iter().collect();
+        assert_eq!(expected.is_empty(), !cgroups::is_unified());
+        assert_eq!(waits_for_changes_of(monitor(c)), expected);
+    });
+}
+
 #[test]
 fn i10_a_container_that_grows_beyond_what_is_known_ends_as_it_would_have() {
     elastic(|c| {
@@ -341,6 +376,96 @@ fn i2_an_update_declares_another_ceiling() {
         wait_until("the OOM killer is on", || has_oom_killer(c));
         std::thread::sleep(Duration::from_millis(100));
         assert_eq!(max(), ceiling);
+    });
+}
+
+/// What is told of it, by its record.
+fn told_ceiling(c: &Case) -> Option<u64> {
+    let namespaces = fs::read_dir("/run/elastic-mem").ok()?.flatten();
+    let mut files = namespaces.map(|namespace| namespace.path().join(c.id()).join("state.json"));
+    let text = fs::read_to_string(files.find(|file| file.exists())?).ok()?;
+    serde_json::from_str::<Value>(&text).ok()?["ceiling"].as_u64()
+}
+
+#[test]
+fn i2_the_limit_of_a_group_above_counts_after_a_verb_too() {
+    elastic(|c| {
+        let path = format!("{}/in", c.cgroup());
+        c.spec()["linux"]["cgroupsPath"] = json!(path);
+        // The group above stays, and can be limited.
+        c.up();
+        c.ok("delete --force ID");
+        let above = 96 * MIB;
+        let file = cgroups::by_version("memory.limit_in_bytes", "memory.max");
+        let mut files = cgroups::dirs(c.cgroup())
+            .into_iter()
+            .map(|dir| dir.join(file));
+        let file = files.find(|file| file.exists()).expect("a limit");
+        fs::write(&file, above.to_string()).expect("limit");
+        c.up();
+        wait_until("its ceiling is told", || told_ceiling(c) == Some(above));
+        c.exec("", "true");
+        // Longer than it is held, and than what is told is old.
+        std::thread::sleep(Duration::from_millis(2500));
+        assert_eq!(told_ceiling(c), Some(above));
+        c.ok("delete --force ID");
+        cgroups::remove(c.cgroup());
+    });
+}
+
+#[test]
+fn i4_an_update_that_ends_the_grants_stays() {
+    elastic(|c| {
+        c.up();
+        is_granted_less(c);
+        let theirs = match cgroups::is_unified() {
+            true => {
+                let theirs = 100 * MIB;
+                let resources = json!({"unified": {"memory.high": theirs.to_string()}});
+                let command = c.cmd().args(c.words("update --resources - ID"));
+                let outcome = command.stdin(resources.to_string()).output();
+                c.expect_code("update", &outcome, 0);
+                theirs.to_string()
+            }
+            false => {
+                // Without accounting of swap there is one limit only.
+                let has_swap = cgroups::dirs(c.cgroup())
+                    .iter()
+                    .any(|dir| dir.join("memory.memsw.limit_in_bytes").exists());
+                let swap = if has_swap { "--memory-swap -1" } else { "" };
+                c.ok(&format!("update --memory -1 {swap} ID"));
+                i64::MAX.to_string()
+            }
+        };
+        // What is above all memory is kept in pages.
+        let stands = |text: &str| match cgroups::is_unified() {
+            true => text == theirs,
+            false => text.parse::<i64>().is_ok_and(|limit| limit > i64::MAX / 2),
+        };
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(3) {
+            let found = c.cgroup_file(file());
+            assert!(stands(&found), "{found} after {:?}", start.elapsed());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(has_oom_killer(c));
+        assert_eq!(c.status(), "running");
+    });
+}
+
+#[test]
+fn i4_what_somebody_else_wrote_stays_when_the_monitor_is_killed() {
+    elastic(|c| {
+        c.up();
+        is_granted_less(c);
+        let theirs = 100 * MIB;
+        write_limit(c, Some(theirs));
+        // It is seen by then.
+        std::thread::sleep(Duration::from_secs(1));
+        wait_until("the OOM killer is on", || has_oom_killer(c));
+        assert!(processes::signal(monitor(c), Signal::SIGKILL));
+        std::thread::sleep(Duration::from_secs(2));
+        assert_eq!(grant(c), Some(theirs));
     });
 }
 

@@ -59,6 +59,8 @@ fn plan() -> Plan {
         mode: Mode::Elastic,
         ceiling: Some(Bytes::new(CEILING)),
         lowered: None,
+        set: None,
+        above: None,
         grant: Some(Bytes::new(KNOWN + 8 * MIB)),
         floor: Bytes::ZERO,
         largest: Some(Bytes::new(KNOWN + 8 * MIB)),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use crate::common::wait_until;
 use crate::harness::{Case, Cmd, cgroups, differential, eventually};
 use crate::machine::{MIB, field, has_systemd};
 
@@ -244,6 +245,27 @@ fn limits_survive_a_reload_of_systemd() {
             "(: < /dev/null) && echo null; (: < /dev/fuse) 2>/dev/null; true",
         );
         assert_eq!(seen, "null\n");
+    });
+}
+
+/// systemd keeps no `memory.high` of ours, and a reload writes its own.
+#[test]
+fn i4_a_reload_of_systemd_gives_the_ceiling_for_a_moment_and_grants_go_on() {
+    if !has_systemd() {
+        return;
+    }
+    crate::grants::elastic(|c| {
+        let scope = Scope::of(c);
+        up(c);
+        let high = || scope.file("memory.high");
+        let is_less = || high().parse::<u64>().is_ok_and(|high| high < 64 * MIB);
+        wait_until("less is granted", is_less);
+        let outcome = Cmd::new("systemctl").arg("daemon-reload").output();
+        assert_eq!(outcome.code, 0, "{outcome}");
+        wait_until("the ceiling is granted", || high() == "max");
+        wait_until("less is granted again", is_less);
+        assert_eq!(field(&scope.file("memory.events"), "oom_kill"), 0);
+        assert_eq!(c.status(), "running");
     });
 }
 

@@ -193,8 +193,8 @@ impl Lever {
 
     /// Drops page cache, and blocks as long as that takes.
     ///
-    /// cgroup v2: at most so much of it (`memory.reclaim`); before Linux 6.11 anonymous memory may be swapped out too,
-    /// and with demotion on, pages move to slower nodes instead. cgroup v1 drops all it can (`memory.force_empty`), and
+    /// cgroup v2: at most so much of it (`memory.reclaim`), before Linux 6.11 only where there is no swap, since anonymous
+    /// memory would be swapped out too; with demotion on, pages move to slower nodes instead. cgroup v1 drops all it can (`memory.force_empty`), and
     /// swaps out where there is swap. To find less than was asked for is no error.
     ///
     /// # Errors
@@ -209,7 +209,8 @@ impl Lever {
             self.write(file, format_args!("0"))
         } else {
             match self.write(file, format_args!("{bytes} swappiness=0")) {
-                Err(err) if has_code(&err, libc::EINVAL) => {
+                // Before Linux 6.11. Anonymous memory is not to be swapped out for page cache.
+                Err(err) if has_code(&err, libc::EINVAL) && !crate::kernel::has_swap() => {
                     self.write(file, format_args!("{bytes}"))
                 }
                 other => other,

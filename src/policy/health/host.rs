@@ -1,10 +1,17 @@
 //! The kernel, its control groups, and what this process may do.
 
+use std::ops::RangeInclusive;
+
 use super::Finding;
 use crate::model::Mode;
 
 /// The first one with pidfd_open(2), without which no process can be told from another one of its id.
 const OLDEST: (u32, u32) = (5, 3);
+/// Releases on which a control group may get no processor time beside processes outside of all groups, while others wake
+/// up often: a running group that changes its weight is put at a wrong place. Measured with the newest of them; the next
+/// one has the remedy (Linux 101f3498b4bd, "sched/fair: Revert 6d71a9c61604"). Distributions have patches of their own,
+/// and mostly a 0 as last number.
+const STARVING: RangeInclusive<(u32, u32, u32)> = (6, 18, 1)..=(6, 18, 44);
 /// The controllers that limits of bundles need.
 const CONTROLLERS: [&str; 5] = ["memory", "cpu", "pids", "cpuset", "io"];
 /// Run ids begin with the time; before this the clock was never set.
@@ -130,14 +137,33 @@ fn release(release: Option<&str>) -> Finding {
                 "containers do not start: Linux {oldest} is the oldest one that is enough"
             ))
             .fix("install a newer kernel of the distribution and start it"),
+        Some((major, minor))
+            if patch(text).is_some_and(|patch| STARVING.contains(&(major, minor, patch))) =>
+        {
+            Finding::note(ID, format!("{text} weighs control groups wrongly"))
+                .means(
+                    "where busy processes are in no control group, as on hosts without systemd, containers that are \
+                     sampled may get no processor time",
+                )
+                .fix("Linux 6.18.45 or newer, or memory.priority = \"realtime\"")
+        }
         Some(_) => Finding::ok(ID, text),
     }
 }
 
 /// The first two numbers.
 pub(super) fn version(text: &str) -> Option<(u32, u32)> {
-    let mut numbers = text.split(|c: char| !c.is_ascii_digit());
+    let mut numbers = numbers(text);
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// The third number.
+fn patch(text: &str) -> Option<u32> {
+    numbers(text).nth(2)?.parse().ok()
+}
+
+fn numbers(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_ascii_digit())
 }
 
 fn layout(layout: Layout, mode: Mode) -> Finding {

@@ -241,6 +241,17 @@ fn of_a_healthy_host_nothing_is_said_but_ok() {
 }
 
 #[test]
+fn releases_that_weigh_control_groups_rightly_are_ok() {
+    for release in ["6.12.44", "6.18.45", "6.18.0-3-amd64", "6.18", "7.0.1"] {
+        assert_eq!(
+            bad(|facts| facts.host.release = Some(release.to_owned())),
+            [],
+            "{release}"
+        );
+    }
+}
+
+#[test]
 fn the_worst_is_found() {
     let of = |list: &[Status]| {
         let findings: Vec<_> = list
@@ -292,6 +303,12 @@ fn what_the_kernel_lacks() {
             "kernel.release",
             Status::Error,
             "newer kernel",
+        ),
+        (
+            |f| f.host.release = Some("6.18.44-cloud".to_owned()),
+            "kernel.release",
+            Status::Note,
+            "6.18.45 or newer",
         ),
         (
             |f| f.host.pressure = PressureReports::Off,

@@ -45,6 +45,8 @@ const LEAST_SHARE: u64 = 50;
 const OUTSIDE_SHARE: u64 = 4;
 /// For how long the word that a request has ended counts: after that, rest shows in CPU time.
 const TOLD_IDLE: Duration = Duration::from_millis(500);
+/// For how long a container must rest until the ends of requests that nobody told of are taken as told.
+const LOST_END: Duration = Duration::from_secs(10);
 /// How long a container must rest before its page cache is dropped.
 const BEFORE_DROP: Duration = Duration::from_secs(1);
 /// Page cache below this is not worth the work.
@@ -92,8 +94,10 @@ pub struct Guard {
     outside: bool,
     told_outside: bool,
     idle_since: Option<Duration>,
-    /// A request was said to run.
-    told_busy: bool,
+    /// So many requests were said to run.
+    told_busy: u32,
+    /// Since when its CPU time says that it rests.
+    rests_since: Option<Duration>,
     /// The last one was said to have ended: what CPU time tells only later.
     told_idle_until: Duration,
     dropped: bool,
@@ -140,7 +144,8 @@ impl Guard {
             outside: false,
             told_outside: false,
             idle_since: None,
-            told_busy: false,
+            told_busy: 0,
+            rests_since: None,
             told_idle_until: Duration::ZERO,
             dropped: false,
             now: Duration::ZERO,
@@ -185,7 +190,16 @@ impl Guard {
         self.now = look.at;
         let mut step = Step::default();
         let was_idle = self.idle_since.is_some();
-        let idle = !self.told_busy && (look.idle || look.at < self.told_idle_until);
+        self.rests_since = match look.idle {
+            true => self.rests_since.or(Some(look.at)),
+            false => None,
+        };
+        if let Some(since) = self.rests_since
+            && look.at.saturating_sub(since) >= LOST_END
+        {
+            self.told_busy = 0;
+        }
+        let idle = self.told_busy == 0 && (look.idle || look.at < self.told_idle_until);
         self.idle_since = match (idle, self.idle_since) {
             (true, None) => Some(look.at),
             (true, since) => since,
@@ -229,7 +243,8 @@ impl Guard {
         step
     }
 
-    /// A request begins, of this class or with an input of this size: the most that it may need at once is granted.
+    /// A request begins, of this class or with an input of this size: the most that it may need at once is granted. Several
+    /// may run at once.
     pub fn begin(
         &mut self,
         at: Duration,
@@ -237,7 +252,7 @@ impl Guard {
         input: Option<Bytes>,
     ) -> Option<Option<Bytes>> {
         self.now = at;
-        self.told_busy = true;
+        self.rests_since = None;
         self.idle_since = None;
         self.dropped = false;
         let by_input = || {
@@ -247,10 +262,15 @@ impl Guard {
             let value = input?.get() as f64;
             self.classes.get(&bins.class(value).ok()?)
         };
-        self.of_request = class
+        let most = class
             .and_then(|class| self.classes.get(class))
             .or_else(by_input)
             .map(|most| largest_of(*most, &self.margins));
+        self.of_request = match self.told_busy {
+            0 => most,
+            _ => self.of_request.zip(most).map(|(one, other)| one.max(other)),
+        };
+        self.told_busy = self.told_busy.saturating_add(1);
         if self.holds > 0 || self.stance != Stance::Following {
             return None;
         }
@@ -261,9 +281,12 @@ impl Guard {
         self.follow(at, want, Cause::Work)
     }
 
-    /// The request has ended.
+    /// A request has ended.
     pub fn end(&mut self, at: Duration) {
-        self.told_busy = false;
+        self.told_busy = self.told_busy.saturating_sub(1);
+        if self.told_busy > 0 {
+            return;
+        }
         self.told_idle_until = at.saturating_add(TOLD_IDLE);
         self.idle_since = Some(at);
         self.of_request = None;

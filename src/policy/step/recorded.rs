@@ -107,6 +107,8 @@ fn follow(run: &Run, others: &[&Run], mode: Mode, foresight: Foresight) -> Outco
         mode,
         ceiling: Some(ceiling),
         lowered: None,
+        set: None,
+        above: None,
         grant: None,
         floor: Bytes::ZERO,
         largest: Some(largest_of(most, &margins())),

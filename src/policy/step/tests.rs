@@ -32,6 +32,8 @@ fn plan(mode: Mode) -> Plan {
         mode,
         ceiling: Some(mib(512)),
         lowered: None,
+        set: None,
+        above: None,
         grant: None,
         floor: Bytes::ZERO,
         largest: Some(largest_of(most, &margins())),
@@ -345,6 +347,31 @@ fn a_request_has_what_its_class_needs_at_once_before_it_begins() {
 }
 
 /// I4.
+#[test]
+fn a_container_works_until_the_last_of_its_requests_has_ended() {
+    let (small, large): (ClassName, ClassName) =
+        ("small".parse().unwrap(), "large".parse().unwrap());
+    let mut container = Container::new(&plan(Mode::Static));
+    container.uses(10, 20);
+    let static_grant = container.grant();
+    container.guard.begin(ms(20), Some(&small), None);
+    container.guard.begin(ms(22), Some(&large), None);
+    container.guard.end(ms(24));
+    // One still works, of whichever class: it is not shrunk as one that is idle.
+    container.uses(10, 300);
+    assert_eq!(container.grant(), static_grant);
+    container.guard.end(ms(320));
+    container.look.idle = true;
+    container.uses(10, 300);
+    assert!(container.grant() < static_grant);
+    // Whoever forgets to tell of an end costs ten seconds of rest.
+    container.guard.begin(ms(container.at), None, None);
+    container.uses(10, 9_000);
+    assert_eq!(container.grant(), static_grant);
+    container.uses(10, 1_500);
+    assert!(container.grant() < static_grant);
+}
+
 #[test]
 fn i4_a_limit_that_somebody_else_wrote_is_left_alone() {
     let mut container = Container::new(&plan(Mode::Elastic));
