@@ -64,6 +64,13 @@ pub(super) fn write(store: &Store, run: &str, text: &str) -> Spooled {
 pub(super) fn run(store: &Store, function: &str, run: &str, mib: u64) -> super::Result<Taken> {
     let spooled = write(store, run, &text(function, run, mib));
     drop(spooled.file);
+    // What another test forks holds our lock, too, until its program begins.
+    for _ in 0..100 {
+        match store.take_in(&spooled.path) {
+            Err(StoreError::Busy(_)) => std::thread::sleep(std::time::Duration::from_millis(5)),
+            done => return done,
+        }
+    }
     store.take_in(&spooled.path)
 }
 
