@@ -144,8 +144,17 @@ struct Waiting {
 impl Waiting {
     fn in_group(group: &Group) -> Self {
         let lever = Lever::open(&group.cgroup).expect("lever");
-        let child = group.run("exec dd if=/dev/zero of=/dev/null bs=48M count=1 2>/dev/null");
-        wait_until("a task waits", || lever.is_under_oom().expect("read"));
+        let run = || group.run("exec dd if=/dev/zero of=/dev/null bs=48M count=1 2>/dev/null");
+        let mut child = run();
+        wait_until("a task waits", || {
+            if child.try_wait().expect("wait").is_some() {
+                // On a host so busy that the tuner stood still for a second its limit was given back.
+                lever.set_oom_killer(false).expect("killer");
+                lever.set(GRANT).expect("grant");
+                child = run();
+            }
+            lever.is_under_oom().expect("read")
+        });
         Self {
             child,
             meter: Meter::open(&group.cgroup).expect("meter"),
@@ -174,8 +183,8 @@ fn a_killed_tuner_leaves_no_limit_behind() {
     waiting.goes_on();
     wait_until("the guardian ends", || !processes::is_alive(tuner.guardian));
     let log = tuner.log();
-    assert_eq!(log.lines().count(), 1, "{log}");
-    assert!(log.contains("has ended: 1 limits"), "{log}");
+    let last = log.lines().last().expect("it is told");
+    assert!(last.contains("has ended: 1 limits"), "{log}");
 }
 
 #[test]
