@@ -195,8 +195,7 @@ impl Lever {
     ///
     /// cgroup v2: at most so much of it (`memory.reclaim`), before Linux 6.11 only where there is no swap, since anonymous
     /// memory would be swapped out too; with demotion on, pages move to slower nodes instead. cgroup v1 drops all it can
-    /// (`memory.force_empty`), and
-    /// swaps out where there is swap. To find less than was asked for is no error.
+    /// (`memory.force_empty`), and swaps out where there is swap. To find less than was asked for is no error.
     ///
     /// # Errors
     /// `Unsupported` when the kernel cannot; `Io`.
