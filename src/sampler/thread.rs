@@ -139,6 +139,7 @@ impl Thread {
         let now = self.epoch.elapsed();
         match message {
             Message::Watch(key, waiting) => {
+                self.get_ready(waiting.subject.plan.as_ref());
                 self.waiting.insert(key, *waiting);
             }
             Message::Started(key, granted) => {
@@ -195,24 +196,29 @@ impl Thread {
         }
     }
 
-    fn start(&mut self, waiting: Waiting, now: Duration) {
-        let needs_hands = waiting
-            .subject
-            .plan
-            .as_ref()
-            .is_some_and(|plan| plan.mode.grants());
-        if needs_hands && self.hands.is_none() {
+    /// Starts whatever moves limits once it is known that one is to be moved: nobody waits for it then, as they do at the
+    /// start of the container.
+    fn get_ready(&mut self, plan: Option<&Plan>) {
+        if !plan.is_some_and(|plan| plan.mode.grants()) {
+            return;
+        }
+        if self.hands.is_none() {
             self.hands = Hands::new(Arc::clone(&self.waker), &self.program)
                 .inspect_err(|reason| tracing::warn!(reason, "no limit is moved"))
                 .ok();
         }
-        if needs_hands && self.writing.is_none() {
+        if self.writing.is_none() {
             self.writing = Writing::start()
                 .inspect_err(|reason| {
                     tracing::warn!(reason, "traces are written where limits are moved")
                 })
                 .ok();
         }
+    }
+
+    fn start(&mut self, waiting: Waiting, now: Duration) {
+        // Those that it has been told of may have ended meanwhile.
+        self.get_ready(waiting.subject.plan.as_ref());
         let key = waiting.key;
         let name = waiting.subject.context.run.to_string();
         let started = make_folder(&self.spool).and_then(|()| {
