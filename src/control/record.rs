@@ -13,6 +13,7 @@ use super::error::{ControlError, Result};
 use super::{SOCKET, STATE};
 use crate::kernel::cgroup::{Cgroup, Directory, Lever, Version};
 use crate::kernel::process;
+use crate::model::plan::Plan;
 use crate::model::{Bytes, ClassName, FunctionKey, MemoryLimit, Mode};
 use crate::policy::identity::{CONTAINER_NAME, Facts, POD_NAME, POD_NAMESPACE};
 use crate::sampler::Placed;
@@ -204,8 +205,12 @@ impl Record {
     }
 
     /// Adds what is known of the function, and what is done with its memory.
-    pub fn is_of(&mut self, facts: &Facts<'_>, mode: Mode) {
-        self.mode = mode;
+    /// The first grant is said before it is in force: see [`Folder::publish`].
+    pub fn is_of(&mut self, facts: &Facts<'_>, plan: Option<&Plan>) {
+        self.mode = plan.map_or(Mode::Off, |plan| plan.mode);
+        if let Some(plan) = plan.filter(|plan| plan.mode.grants()) {
+            self.set_grant(plan.grant.or(plan.ceiling), plan.ceiling);
+        }
         self.function = Some(facts.function());
         self.class = facts.class();
         let annotation = |key: &str| facts.annotations.get(key).cloned();

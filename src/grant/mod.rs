@@ -117,6 +117,15 @@ pub fn settings(config: &Config, function: &FunctionKey, facts: &Facts<'_>) -> F
     settings
 }
 
+/// Whether the limit of a container that is about to be created will be moved, as far as can be told without its control
+/// group and its profile.
+pub fn is_likely(config: &Config, facts: &Facts<'_>, declared: Declared) -> bool {
+    let settings = config.for_function(&facts.function());
+    // What is warned of here is warned of again with the plan.
+    let (settings, _) = settings.tightened(facts.annotations, &facts.trusted.annotations);
+    settings.mode.value.grants() && declared.limit.is_some()
+}
+
 /// The plan of a container, and what its trace says of it. Without a control group, as for a bundle that no container
 /// was made of yet, the limits of those above are not known. None if nothing is to be done with its memory.
 pub fn prepare(

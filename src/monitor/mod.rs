@@ -102,8 +102,10 @@ fn look_after(
     }
     let record = Folder::of(&namespace_of(root), &container.state.id);
     // Before anything is changed.
-    describe(&record, container, root, &facts, &plan)
-        .unwrap_or_else(|err| tracing::warn!("no record: {}", chain(&err)));
+    let recorded = describe(&record, container, root, &facts, &plan);
+    if let Err(err) = &recorded {
+        tracing::warn!("no record: {}", chain(err));
+    }
     let watched = sampler.watch(Subject {
         cgroup: cgroup.clone(),
         context,
@@ -111,6 +113,7 @@ fn look_after(
         placement: container.state.placement.clone(),
         tell: Some(control::tell(&record)),
         publish: Some(control::publish(&record)),
+        published: recorded.is_ok(),
     });
     let tuned = Tuned {
         watched: watched.clone(),
@@ -164,7 +167,7 @@ fn describe(
     plan: &Plan,
 ) -> control::Result<()> {
     let mut record = Record::new(&container.state.bundle, root, plan.ceiling)?;
-    record.is_of(facts, plan.mode);
+    record.is_of(facts, Some(plan));
     let pid = container.state.init.map_or(0, |init| init.pid);
     record.stands(pid, &container.state.cgroup);
     folder.write(record)

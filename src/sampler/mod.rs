@@ -98,6 +98,8 @@ pub struct Subject {
     pub tell: Option<Tell>,
     /// Called with its grant and its ceiling, at most once a second, on a thread of the sampler.
     pub publish: Option<Publish>,
+    /// Whether others have been told of the first grant of the plan already.
+    pub published: bool,
 }
 
 impl std::fmt::Debug for Subject {
@@ -128,6 +130,7 @@ struct Inbox {
 
 #[derive(Debug)]
 enum Message {
+    GetReady,
     Watch(u64, Box<Waiting>),
     Started(u64, oneshot::Sender<()>),
     Ended(u64, Option<i32>, Answers),
@@ -151,7 +154,7 @@ impl Message {
             | Self::Release(key)
             | Self::Edge(key, _)
             | Self::Bind(key, _) => Some(*key),
-            Self::Stop => None,
+            Self::GetReady | Self::Stop => None,
         }
     }
 }
@@ -196,7 +199,12 @@ impl Sampler {
         })
     }
 
-    /// Makes a container known. Nothing is done for it before its start.
+    /// Starts whatever moves limits, for a container that is about to be created: nobody waits for it then.
+    pub fn get_ready(&self) {
+        self.inbox.send(Message::GetReady);
+    }
+
+    /// Makes a container known. Nothing is done to it before its start.
     pub fn watch(&self, subject: Subject) -> Watched {
         use std::sync::atomic::{AtomicU64, Ordering};
         static NEXT: AtomicU64 = AtomicU64::new(0);

@@ -40,6 +40,14 @@ pub(super) struct Waiting {
     pub(super) holds: u32,
 }
 
+impl Waiting {
+    /// Whether its limit is to be moved.
+    pub(super) fn needs_hands(&self) -> bool {
+        let plan = self.subject.plan.as_ref();
+        plan.is_some_and(|plan| plan.mode.grants())
+    }
+}
+
 /// A container from its start to its end.
 #[derive(Debug)]
 pub(super) struct Run {
@@ -484,10 +492,16 @@ fn tune(
     let name = subject.context.container.as_deref().unwrap_or_default();
     // A late binding needs it again.
     let publish = subject.publish.clone();
-    let attached = match before {
-        Some(tuning) => tuning.rebind(plan, meter, hands),
-        None => Tuning::attach(key, name, &subject.cgroup, meter, plan, publish, hands),
-    };
+    let attached =
+        match before {
+            Some(tuning) => tuning.rebind(plan, meter, hands),
+            None => Tuning::attach(key, name, &subject.cgroup, meter, plan, publish, hands).map(
+                |tuning| match subject.published {
+                    true => tuning.published(plan),
+                    false => tuning,
+                },
+            ),
+        };
     let attached = attached.map(|mut tuning| {
         (0..holds).for_each(|_| tuning.hold(hands, None));
         tuning

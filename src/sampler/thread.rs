@@ -138,8 +138,11 @@ impl Thread {
     fn take(&mut self, message: Message) {
         let now = self.epoch.elapsed();
         match message {
+            Message::GetReady => self.get_ready(),
             Message::Watch(key, waiting) => {
-                self.get_ready(waiting.subject.plan.as_ref());
+                if waiting.needs_hands() {
+                    self.get_ready();
+                }
                 self.waiting.insert(key, *waiting);
             }
             Message::Started(key, granted) => {
@@ -196,12 +199,8 @@ impl Thread {
         }
     }
 
-    /// Starts whatever moves limits once it is known that one is to be moved: nobody waits for it then, as they do at the
-    /// start of the container.
-    fn get_ready(&mut self, plan: Option<&Plan>) {
-        if !plan.is_some_and(|plan| plan.mode.grants()) {
-            return;
-        }
+    /// Starts whatever moves limits, if there is none.
+    fn get_ready(&mut self) {
         if self.hands.is_none() {
             self.hands = Hands::new(Arc::clone(&self.waker), &self.program)
                 .inspect_err(|reason| tracing::warn!(reason, "no limit is moved"))
@@ -217,8 +216,12 @@ impl Thread {
     }
 
     fn start(&mut self, waiting: Waiting, now: Duration) {
-        // Those that it has been told of may have ended meanwhile.
-        self.get_ready(waiting.subject.plan.as_ref());
+        if waiting.needs_hands() {
+            self.get_ready();
+            // It may have died while there was nothing to guard.
+            self.guardian_due = now;
+            self.look_after_guardian();
+        }
         let key = waiting.key;
         let name = waiting.subject.context.run.to_string();
         let started = make_folder(&self.spool).and_then(|()| {
@@ -260,8 +263,14 @@ impl Thread {
 
     fn bind(&mut self, key: u64, (context, plan): (Context, Option<Plan>), now: Duration) {
         if let Some(waiting) = self.waiting.get_mut(&key) {
-            waiting.subject.context = context;
-            waiting.subject.plan = plan;
+            let subject = &mut waiting.subject;
+            if std::mem::take(&mut subject.published)
+                && let (Some(publish), Some(before)) = (&subject.publish, &subject.plan)
+            {
+                publish(None, before.ceiling);
+            }
+            subject.context = context;
+            subject.plan = plan;
         } else if let Some(run) = self.running.remove(&key) {
             self.start(run.unbound(key, context, plan), now);
         }

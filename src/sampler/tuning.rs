@@ -165,6 +165,13 @@ impl Tuning {
         })
     }
 
+    /// Others have been told of the first grant of this plan already.
+    pub(super) fn published(mut self, plan: &Plan) -> Self {
+        let is_said = self.guard.ceiling() == plan.ceiling;
+        self.told = is_said.then_some((Duration::ZERO, plan.grant));
+        self
+    }
+
     /// Goes on with another plan for the same container, from its ceiling. The limit is not given back in between: while
     /// the other thread may still write it, what is in force then is not what was declared.
     ///

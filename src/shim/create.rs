@@ -12,6 +12,7 @@ use super::container::{Container, Live};
 use super::engine::Engine;
 use super::error::{Result, ShimError};
 use super::launch::{Launch, Unlaunched};
+use super::observe::Observed;
 use super::options::Options;
 use super::process::Process;
 use super::rootfs;
@@ -71,9 +72,18 @@ impl Shim {
             stderr: request.stderr.clone(),
         };
         let expecting = self.children.expect();
-        let started = self
-            .create_process(&engine, &id, &bundle_path, &paths, &options)
-            .await;
+        // While the runtime creates it.
+        let meanwhile = async {
+            let config = self.observer.config(options.config.as_deref());
+            let trusted = config.trusted();
+            let facts = bundle.facts(&self.namespace, id.as_str(), &trusted);
+            self.observer.expect(&facts, bundle.declared(), &config);
+            (config, trusted)
+        };
+        let (started, (config, trusted)) = tokio::join!(
+            self.create_process(&engine, &id, &bundle_path, &paths, &options),
+            meanwhile
+        );
         let (held, created) = match started {
             Ok(started) => started,
             Err(err) => {
@@ -85,23 +95,28 @@ impl Shim {
         let inside = created.inside();
         let state = created.state;
         let pid = state.init.map_or(0, |init| init.pid);
-        let config = self.observer.config(options.config.as_deref());
-        let trusted = config.trusted();
         let facts = bundle.facts(&self.namespace, id.as_str(), &trusted);
-        let observed = self.observer.observe(
-            &bundle,
-            &facts,
-            &state.cgroup,
-            state.placement.as_ref(),
-            &config,
-            &folder,
-        );
-        record.is_of(&facts, observed.mode());
+        let declared = bundle.declared();
+        let prepared = self
+            .observer
+            .prepare(&facts, declared, &state.cgroup, &config);
         record.stands(pid, &state.cgroup);
-        if let Err(err) = folder.write(record) {
+        record.is_of(&facts, prepared.as_ref().map(|prepared| &prepared.plan));
+        let recorded = folder.write(record);
+        if let Err(err) = &recorded {
             // Only other programs read it.
-            tracing::warn!("record not written: {}", chain(&err));
+            tracing::warn!("record not written: {}", chain(err));
         }
+        let observed = prepared.map_or_else(Observed::default, |prepared| {
+            let placement = state.placement.clone();
+            self.observer.observe(
+                prepared,
+                &state.cgroup,
+                placement,
+                &folder,
+                recorded.is_ok(),
+            )
+        });
         let door = observed.watched().and_then(|watched| {
             let tuned = Tuned {
                 watched: watched.clone(),

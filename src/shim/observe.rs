@@ -5,16 +5,15 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::bundle::Bundle;
-use crate::config::{Config, Mode, main_file};
+use crate::config::{Config, main_file};
 use crate::control::{self, Folder};
-use crate::grant::{self, Prepared};
+use crate::grant::{self, Declared, Prepared};
 use crate::kernel::cgroup::Cgroup;
 use crate::model::placement::Placement;
 use crate::policy::identity::Facts;
@@ -48,60 +47,91 @@ struct Inner {
 }
 
 /// The observation of one container.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Observed {
-    mode: Mode,
+    /// Whether its start waits for its first grant.
+    grants: bool,
     watched: Option<Watched>,
     ended: Mutex<Option<Ended>>,
 }
 
-impl Observer {
-    /// What is done with containers: that of the first one.
-    pub(super) fn config(&self, given: Option<&Path>) -> Arc<Config> {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(inner.config.get_or_insert_with(|| Arc::new(load(given))))
-    }
-
-    /// Begins to observe a container that was created, if that is wanted.
-    pub(super) fn observe(
-        &self,
-        bundle: &Bundle,
-        facts: &Facts<'_>,
-        cgroup: &Cgroup,
-        placement: Option<&Placement>,
-        config: &Config,
-        folder: &Folder,
-    ) -> Observed {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if facts.is_sandbox() {
-            return Observed::nothing();
-        }
-        let Some(prepared) = grant::prepare(config, facts, bundle.declared(), Some(cgroup)) else {
-            return Observed::nothing();
-        };
-        let Prepared { mut context, plan } = prepared;
-        if let Some(placement) = placement {
-            context.place(placement);
-        }
-        let spool = config.profile_folder.value.join("spool");
-        if inner.sampler.is_none() {
-            inner.sampler = Sampler::start(&spool, config.memory_priority.value)
+impl Inner {
+    /// Whoever looks after containers, from the first one on.
+    fn sampler(&mut self, config: &Config) -> Option<&Sampler> {
+        if self.sampler.is_none() {
+            let spool = config.profile_folder.value.join("spool");
+            self.sampler = Sampler::start(&spool, config.memory_priority.value)
                 .inspect_err(|reason| tracing::warn!(reason, "no traces"))
                 .ok();
         }
-        let mode = plan.mode;
-        let watched = inner.sampler.as_ref().map(|sampler| {
+        self.sampler.as_ref()
+    }
+}
+
+impl Observer {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is done with containers: that of the first one.
+    pub(super) fn config(&self, given: Option<&Path>) -> Arc<Config> {
+        let mut inner = self.lock();
+        Arc::clone(inner.config.get_or_insert_with(|| Arc::new(load(given))))
+    }
+
+    /// A container is about to be created: while that goes on, whatever moves its limit can be started.
+    pub(super) fn expect(&self, facts: &Facts<'_>, declared: Declared, config: &Config) {
+        if !facts.is_sandbox()
+            && grant::is_likely(config, facts, declared)
+            && let Some(sampler) = self.lock().sampler(config)
+        {
+            sampler.get_ready();
+        }
+    }
+
+    /// What is to be done with the memory of a container that was created; none if that is nothing.
+    pub(super) fn prepare(
+        &self,
+        facts: &Facts<'_>,
+        declared: Declared,
+        cgroup: &Cgroup,
+        config: &Config,
+    ) -> Option<Prepared> {
+        if facts.is_sandbox() {
+            return None;
+        }
+        let prepared = grant::prepare(config, facts, declared, Some(cgroup))?;
+        self.lock().sampler(config)?;
+        Some(prepared)
+    }
+
+    /// Begins to do that. `recorded`: the record says what it will be granted first.
+    pub(super) fn observe(
+        &self,
+        prepared: Prepared,
+        cgroup: &Cgroup,
+        placement: Option<Placement>,
+        folder: &Folder,
+        recorded: bool,
+    ) -> Observed {
+        let Prepared { mut context, plan } = prepared;
+        if let Some(placement) = &placement {
+            context.place(placement);
+        }
+        let grants = plan.mode.grants();
+        let watched = self.lock().sampler.as_ref().map(|sampler| {
             sampler.watch(Subject {
                 cgroup: cgroup.clone(),
                 context,
-                plan: mode.grants().then_some(plan),
-                placement: placement.cloned(),
+                plan: grants.then_some(plan),
+                placement,
                 tell: Some(control::tell(folder)),
                 publish: Some(control::publish(folder)),
+                published: recorded,
             })
         });
         Observed {
-            mode: watched.as_ref().map_or(Mode::Off, |_| mode),
+            grants,
             watched,
             ended: Mutex::default(),
         }
@@ -110,7 +140,7 @@ impl Observer {
     /// Takes a trace into the store once it is complete, on a thread of its own.
     pub(super) fn store(&self, ended: Ended) {
         let store = {
-            let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            let inner = self.lock();
             let Some(config) = &inner.config else { return };
             Store::new(&config.profile_folder.value, config.keep_traces.value)
         };
@@ -154,20 +184,6 @@ impl Drop for Held {
 }
 
 impl Observed {
-    /// Nobody looks after it.
-    fn nothing() -> Self {
-        Self {
-            mode: Mode::Off,
-            watched: None,
-            ended: Mutex::default(),
-        }
-    }
-
-    /// What is done with its memory.
-    pub(super) fn mode(&self) -> Mode {
-        self.mode
-    }
-
     /// Whoever looks after it.
     pub(super) fn watched(&self) -> Option<&Watched> {
         self.watched.as_ref()
@@ -190,7 +206,7 @@ impl Observed {
     pub(super) async fn started(&self) {
         if let Some(watched) = &self.watched {
             let granted = watched.started();
-            if self.mode.grants() && timeout(FIRST_GRANT, granted).await.is_err() {
+            if self.grants && timeout(FIRST_GRANT, granted).await.is_err() {
                 tracing::warn!("the first grant comes late");
             }
         }

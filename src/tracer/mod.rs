@@ -252,6 +252,7 @@ impl Tracer {
             placement: None,
             tell: None,
             publish: None,
+            published: false,
         });
         let _granted = watched.started();
         let deadline = duration.and_then(|time| Instant::now().checked_add(time));

@@ -154,6 +154,7 @@ impl Tracer {
             placement: container.state.placement.clone(),
             tell: None,
             publish: None,
+            published: false,
         });
         // Without grants the first sample is taken while the program is let go.
         let granted = watched.started();

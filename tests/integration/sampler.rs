@@ -117,6 +117,7 @@ impl Tuned {
             placement: None,
             tell: None,
             publish: None,
+            published: false,
         });
         watched.started().blocking_recv().expect("it is started");
         Self {
