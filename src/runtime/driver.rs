@@ -137,6 +137,7 @@ impl Driver {
     /// # Errors
     /// `Kernel` or `Systemd`.
     pub(super) fn update(&self, cgroup: &Cgroup, id: &str, limits: &LinuxResources) -> Result<()> {
+        cgroup.check(limits).map_err(RuntimeError::Kernel)?;
         self.tell_systemd(cgroup, id, limits)?;
         cgroup.update(limits).map_err(RuntimeError::Kernel)
     }

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::harness::{Case, Cmd, Outcome, Route, cgroups, host, say, skip, wait_until};
@@ -16,6 +17,7 @@ ours_on_every_containerd! {
     a_killed_shim_leaves_no_record,
     a_container_has_its_ceiling_while_it_is_paused_and_while_somebody_acts,
     i5_a_sampler_that_stands_still_keeps_nobody_waiting,
+    i3_a_shim_that_is_killed_while_its_container_waits_leaves_nothing_behind,
 }
 
 fn folder(c: &Case, name: &str) -> PathBuf {
@@ -107,7 +109,7 @@ fn a_killed_shim_leaves_no_record(c: &mut Case) {
     let folder = folder(c, "a");
     assert!(folder.join("control.sock").exists());
     let shim = nix::unistd::Pid::from_raw(c.shim_pid("a"));
-    nix::sys::signal::kill(shim, nix::sys::signal::Signal::SIGKILL).expect("kill");
+    nix::sys::signal::kill(shim, Signal::SIGKILL).expect("kill");
     // containerd calls `delete`.
     wait_until("the record is gone", || !folder.exists());
     c.call("task delete @a");
@@ -119,10 +121,6 @@ const CEILING: u64 = 256 << 20;
 /// Starts container `a` of a function of which some runs are known: three that use little of what they declare are
 /// enough to grant less. `None` where that cannot be.
 fn granted_less(c: &mut Case) -> Option<PathBuf> {
-    if cgroups::is_unified() {
-        skip("what is asked of memory.high: tests/system");
-        return None;
-    }
     c.private_daemon();
     let settings = fs::read_to_string(c.daemon.settings()).expect("settings");
     let settings = format!("memory.mode = \"elastic\"\n{settings}");
@@ -135,7 +133,10 @@ fn granted_less(c: &mut Case) -> Option<PathBuf> {
     }
     let profile = |folder: &Path| folder.join("functions").exists();
     wait_until("a profile", || profile(&c.daemon.profiles()));
-    c.up(&limit, "a");
+    // Once told to it needs more than it ever did.
+    let script = "until [ -e /dev/shm/go ]; do sleep 0.05; done; \
+                  dd if=/dev/zero of=/dev/null bs=100M count=1; exec sleep 1000";
+    c.up_with(&limit, "a", script);
     let (id, folder) = (c.id("a"), folder(c, "a"));
     // The last trace may still be on its way into the store.
     wait_until("it is granted what its function needs", || {
@@ -148,8 +149,12 @@ fn granted_less(c: &mut Case) -> Option<PathBuf> {
 }
 
 fn granted(c: &Case) -> u64 {
-    let text = c.cgroup_file("a", "memory.limit_in_bytes");
-    text.trim_end().parse().expect("limit")
+    let file = cgroups::by_version("memory.limit_in_bytes", "memory.high");
+    let text = c.cgroup_file("a", file);
+    match text.trim_end() {
+        "max" => CEILING,
+        bytes => bytes.parse().expect("limit"),
+    }
 }
 
 fn a_container_has_its_ceiling_while_it_is_paused_and_while_somebody_acts(c: &mut Case) {
@@ -268,4 +273,32 @@ fn i5_a_sampler_that_stands_still_keeps_nobody_waiting(c: &mut Case) {
     drop(frozen);
     c.ok("container delete @a");
     wait_until("the record is gone", || !folder.exists());
+}
+
+/// As with any shim that is killed: containerd ends the container. That it waits at its limit hinders nobody.
+fn i3_a_shim_that_is_killed_while_its_container_waits_leaves_nothing_behind(c: &mut Case) {
+    let Some(folder) = granted_less(c) else {
+        return;
+    };
+    let pid = record(&folder)["pid"].clone();
+    let shim = nix::unistd::Pid::from_raw(c.shim_pid("a"));
+    let signal = |signal| nix::sys::signal::kill(shim, signal).expect("signal");
+    // More than is granted; an exec would raise that first.
+    let go = format!("/proc/{pid}/root/dev/shm/go");
+    signal(Signal::SIGSTOP);
+    fs::write(go, "").expect("go");
+    let file = cgroups::by_version("memory.failcnt", "memory.events.local");
+    wait_until("it meets its limit", || {
+        let text = c.cgroup_file("a", file);
+        let first = text.split_ascii_whitespace();
+        let counts = first.filter_map(|word| word.parse::<u64>().ok());
+        counts.sum::<u64>() > 0
+    });
+    signal(Signal::SIGKILL);
+    wait_until("the record is gone", || !folder.exists());
+    wait_until("its init is gone", || {
+        !Path::new(&format!("/proc/{pid}/root/bin")).exists()
+    });
+    c.call("task delete @a");
+    c.ok("container delete @a");
 }

@@ -27,6 +27,7 @@ on_every_docker! {
     limits,
     a_health_check,
     removal_by_force,
+    a_container_is_granted_what_its_function_needs,
 }
 
 // Docker 20 knows runtimes by path only.
@@ -431,4 +432,56 @@ fn a_runtime_by_its_type(d: &mut Docker) {
         .output();
     d.note_outcome("run", &outcome);
     assert_eq!(outcome.code, 3, "{outcome}");
+}
+
+/// The limit that is moved; `None` is none.
+fn limit(d: &Docker, id: &str) -> Option<u64> {
+    let file = cgroups::by_version("memory.limit_in_bytes", "memory.high");
+    d.cgroup_file(id, file).trim_end().parse().ok()
+}
+
+fn a_container_is_granted_what_its_function_needs(d: &mut Docker) {
+    let ceiling: u64 = 256 << 20;
+    let flags = "--memory 256m --memory-swap 256m --env ELASTIC_MEM_FUNCTION=tuned";
+    for _ in 0..3 {
+        let outcome = d.run(&format!("--rm {flags}"), "b", "sleep 0.3").output();
+        assert_eq!(outcome.code, 0, "{outcome}");
+    }
+    let is_less = |d: &Docker, id: &str, than: u64| limit(d, id).is_some_and(|limit| limit < than);
+    // The last trace may still be on its way into the store.
+    wait_until("less is granted", || {
+        d.up(flags, "a");
+        let id = d.full_id("a");
+        let soon = || {
+            (1..20).any(|_| {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                is_less(d, &id, ceiling)
+            })
+        };
+        let is_tuned = !d.is_ours() || soon();
+        if !is_tuned {
+            d.ok("rm --force @a");
+        }
+        is_tuned
+    });
+    // More than is granted, and all that is declared can be had.
+    let grow = "dd if=/dev/zero of=/dev/null bs=150M count=1 2>/dev/null";
+    assert_eq!(d.exec("", "a", grow).output().code, 0);
+    d.record("update --memory 200m --memory-swap 200m @a");
+    let id = d.full_id("a");
+    if d.is_ours() {
+        wait_until("less is granted again", || is_less(d, &id, 200 << 20));
+    }
+    assert_eq!(d.exec("", "a", grow).output().code, 0);
+    d.record("pause @a");
+    if d.is_ours() {
+        assert!(!is_less(d, &id, 200 << 20), "while it is paused");
+    }
+    d.record("unpause @a");
+    d.ok("stop @a");
+    d.note(
+        "state",
+        &d.inspect("a", "{{.State.OOMKilled}} {{.State.ExitCode}}"),
+    );
+    d.remove("a");
 }

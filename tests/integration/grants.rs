@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use elastic_mem::model::profile::BinWidth;
-use elastic_mem::model::trace::{COLUMNS, Trace, VERSION_LINE};
+use elastic_mem::model::trace::{COLUMNS, Sample, Trace, VERSION_LINE};
 use elastic_mem::model::{FunctionKey, RunId};
 use elastic_mem::policy::learn::digest;
 use elastic_mem::profile::Store;
@@ -341,6 +341,116 @@ fn met(c: &Case) -> u64 {
         line.map_or(0, |count| count.trim().parse::<u64>().expect("a count"))
     };
     count("high ") + count("max ")
+}
+
+/// Whoever moves the limit stands still while the container grows: it has to wait, and goes on once somebody looks.
+#[test]
+fn i10_a_container_that_meets_its_limit_goes_on() {
+    elastic(|c| {
+        c.script(
+            "until [ -e /dev/shm/go ]; do sleep 0.05; done; \
+             dd if=/dev/zero of=/dev/null bs=100M count=1 2>/dev/null && touch /dev/shm/done; exec sleep 1000",
+        );
+        c.create();
+        c.ok("start ID");
+        is_granted_less(c);
+        let seen = |name: &str| format!("/proc/{}/root/dev/shm/{name}", c.pid());
+        let both = [monitor(c), guardian(c, 0).expect("a guardian")];
+        let signal = |signal| {
+            for pid in both {
+                assert!(processes::signal(pid, signal), "{signal} {pid}");
+            }
+        };
+        signal(Signal::SIGSTOP);
+        fs::write(seen("go"), "").expect("go");
+        wait_until("it meets its limit", || met(c) > 0);
+        assert!(fs::metadata(seen("done")).is_err(), "nothing held it up");
+        signal(Signal::SIGCONT);
+        wait_until("it goes on", || fs::metadata(seen("done")).is_ok());
+        let status = |key: &str| -> Value {
+            let answer = ask(&client(c), r#"{"status":true}"#);
+            serde_json::from_str::<Value>(&answer).expect("JSON")[key].clone()
+        };
+        assert!(status("met").as_u64() > Some(0), "it was not seen");
+        assert_eq!((c.status(), oom_kills(c)), ("running".into(), "0".into()));
+        is_granted_less(c);
+        c.ok("kill ID KILL");
+        c.wait_for("stopped");
+        let trace = the_trace(c);
+        let most = |of: fn(&Sample) -> Option<u64>| trace.samples.iter().filter_map(of).max();
+        if cgroups::is_unified() {
+            assert!(most(|s| s.ev_high) > Some(0), "memory.events");
+            let waited = most(|s| s.psi_some.map(|waited| waited.as_micros() as u64));
+            assert!(waited > Some(0), "memory.pressure");
+        }
+    });
+}
+
+/// What was read or written and is not needed now goes, and nothing else does.
+#[test]
+fn an_idle_container_gives_up_its_page_cache() {
+    if !cgroups::is_unified() && !no_swap() {
+        return skip("cgroup v1 would swap out");
+    }
+    // A file system whose pages can be dropped.
+    let data = tempfile::tempdir_in("/var/tmp").expect("folder");
+    elastic(|c| {
+        let mount = json!({"destination": "/data", "type": "bind", "source": data.path(), "options": ["bind", "rw"]});
+        let mounts = &mut c.spec()["mounts"];
+        mounts.as_array_mut().expect("mounts").push(mount);
+        c.script(
+            "x=$(head -c 8388608 /dev/zero | tr '\\0' x); dd if=/dev/zero of=/data/file bs=1M count=20 conv=fsync \
+             2>/dev/null; touch /dev/shm/done; while :; do sleep 1000 & wait; done",
+        );
+        c.create();
+        c.ok("start ID");
+        let done = format!("/proc/{}/root/dev/shm/done", c.pid());
+        wait_until("it has written", || fs::metadata(&done).is_ok());
+        let of = |key: &str| {
+            let text = c.cgroup_file("memory.stat");
+            let line = text.lines().find_map(|line| line.strip_prefix(key));
+            line.unwrap_or_else(|| panic!("{key}: {text}"))
+                .parse::<u64>()
+                .expect("bytes")
+        };
+        let cache = || match cgroups::is_unified() {
+            true => of("file ") - of("shmem "),
+            false => of("cache ") - of("shmem "),
+        };
+        let held = || of(cgroups::by_version("rss ", "anon "));
+        assert!(cache() >= 16 * MIB, "{}", cache());
+        wait_until("its page cache is dropped", || cache() < 4 * MIB);
+        assert!(held() >= 8 * MIB, "{}", held());
+        assert_eq!((c.status(), oom_kills(c)), ("running".into(), "0".into()));
+    });
+}
+
+fn no_swap() -> bool {
+    let text = fs::read_to_string("/proc/swaps").expect("swaps");
+    text.lines().count() < 2
+}
+
+/// An update that is refused changes nothing.
+#[test]
+fn i2_an_update_below_what_is_used_is_refused_and_changes_nothing() {
+    elastic(|c| {
+        c.script("head -c 67108864 /dev/zero >/dev/shm/held; exec sleep 1000");
+        c.create();
+        c.ok("start ID");
+        wait_until("it holds memory", || {
+            let usage = cgroups::by_version("memory.usage_in_bytes", "memory.current");
+            c.cgroup_file(usage).parse::<u64>().expect("usage") > 64 * MIB
+        });
+        let resources = json!({"memory": {"limit": 32 * MIB, "checkBeforeUpdate": true}});
+        let command = c.cmd().args(c.words("update --resources - ID"));
+        let outcome = command.stdin(resources.to_string()).output();
+        c.expect_code("update", &outcome, 1);
+        assert_eq!((c.status(), oom_kills(c)), ("running".into(), "0".into()));
+        wait_until("its ceiling is as before", || {
+            told_ceiling(c) == Some(CEILING)
+        });
+        wait_until("less is granted again", || grant(c).is_some());
+    });
 }
 
 /// Raised before the process is there.

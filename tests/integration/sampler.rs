@@ -11,14 +11,15 @@ use elastic_mem::kernel::cgroup::Lever;
 use elastic_mem::model::plan::{Clock, Forecast, Foresight, Margins, Plan};
 use elastic_mem::model::trace::{Context, Trace};
 use elastic_mem::model::{Bytes, FunctionKey, Hull, MemoryLimit, Mode, Priority};
-use elastic_mem::sampler::{Sampler, Subject, Watched, new_run};
+use elastic_mem::sampler::{Publish, Sampler, Subject, Watched, new_run};
+use nix::sys::signal::Signal;
 use serde_json::json;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 
 use crate::common::wait_until;
 use crate::harness::group::{Group, MIB};
-use crate::harness::{cgroups, command, eventually, host, skip};
+use crate::harness::{cgroups, command, eventually, host, processes, skip};
 
 const CEILING: u64 = 256 * MIB;
 const KNOWN: u64 = 16 * MIB;
@@ -90,6 +91,14 @@ fn plan() -> Plan {
     }
 }
 
+fn context(name: &str) -> Context {
+    let run = new_run("host", name).expect("run");
+    serde_json::from_value(json!({
+        "run": run, "function": FunctionKey::new("ns", name), "container": name, "mode": "elastic",
+    }))
+    .expect("context")
+}
+
 /// A container whose limit the sampler moves.
 struct Tuned {
     group: Group,
@@ -99,32 +108,39 @@ struct Tuned {
 
 impl Tuned {
     fn new(sampler: &Sampler, name: &str) -> Self {
+        let tuned = Self::waiting(sampler, name, None);
+        tuned.start();
+        tuned
+    }
+
+    /// Before its start; with `publish`, others know of its first grant.
+    fn waiting(sampler: &Sampler, name: &str, publish: Option<Publish>) -> Self {
         let group = Group::new();
         let lever = Lever::open(&group.cgroup).expect("lever");
         lever.set(declared()).expect("ceiling");
         if let Some(max) = cgroups::is_unified().then_some("memory.max") {
             group.write(max, CEILING);
         }
-        let run = new_run("host", name).expect("run");
-        let context: Context = serde_json::from_value(json!({
-            "run": run, "function": FunctionKey::new("ns", name), "container": name, "mode": "elastic",
-        }))
-        .expect("context");
+        let context = context(name);
         let watched = sampler.watch(Subject {
             cgroup: group.cgroup.clone(),
             context,
             plan: Some(plan()),
             placement: None,
             tell: None,
-            publish: None,
-            published: false,
+            published: publish.is_some(),
+            publish,
         });
-        watched.started().blocking_recv().expect("it is started");
         Self {
             group,
             lever,
             watched,
         }
+    }
+
+    fn start(&self) {
+        let granted = self.watched.started();
+        granted.blocking_recv().expect("it is started");
     }
 
     fn limit(&self) -> MemoryLimit {
@@ -256,4 +272,58 @@ fn plays_the_shim() {
     let text = fs::read_to_string(cut.expect("a file")).expect("read");
     let trace: Trace = text.parse().expect("trace");
     assert!(trace.end.is_none() && !trace.samples.is_empty());
+}
+
+/// I3. In a process of its own, since the guardian is a child of that.
+#[test]
+fn i3_a_guardian_that_dies_before_the_start_of_a_container_is_replaced() {
+    if may_run() {
+        play("sampler::plays_a_shim_whose_guardian_dies");
+    }
+}
+
+/// The children of this process that are not ours to reap.
+fn guardians() -> Vec<i32> {
+    let tasks = fs::read_dir("/proc/self/task").expect("threads").flatten();
+    let texts = tasks.map(|task| fs::read_to_string(task.path().join("children")));
+    let text: Vec<_> = texts.map(Result::unwrap_or_default).collect();
+    let pids = text.iter().flat_map(|text| text.split_ascii_whitespace());
+    pids.map(|pid| pid.parse().expect("pid"))
+        .filter(|pid| processes::is_alive(*pid))
+        .collect()
+}
+
+#[test]
+#[ignore = "a process of the other test"]
+fn plays_a_shim_whose_guardian_dies() {
+    std::env::var_os(PLAYS).expect("started by the other test");
+    let spool = tempfile::tempdir().expect("spool");
+    let sampler =
+        Sampler::start_from(&host::our_program(), spool.path(), Priority::Normal).expect("sampler");
+    // Before anything is known of the container.
+    sampler.get_ready();
+    wait_until("a guardian", || guardians().len() == 1);
+    let first = guardians()[0];
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let publish = || -> Publish {
+        let told = Arc::clone(&told);
+        Arc::new(move |grant, ceiling| told.lock().expect("told").push((grant, ceiling)))
+    };
+    let known = Tuned::waiting(&sampler, "known", Some(publish()));
+    let bound = Tuned::waiting(&sampler, "bound", Some(publish()));
+    assert_eq!(guardians(), [first], "the same for all");
+    assert!(processes::signal(first, Signal::SIGKILL));
+    wait_until("it is gone", || guardians().is_empty());
+    known.start();
+    assert_ne!(known.limit(), declared(), "its first grant is in force");
+    assert_eq!(guardians().len(), 1, "another one watches over it");
+    let none: [(Option<Bytes>, Option<Bytes>); 0] = [];
+    assert_eq!(*told.lock().expect("told"), none, "others knew");
+
+    // What others knew is not so any more.
+    bound.watched.bind(context("other"), None);
+    bound.start();
+    assert_eq!(bound.limit(), declared());
+    let ceiling = Some(Bytes::new(CEILING));
+    assert!(told.lock().expect("told").contains(&(None, ceiling)));
 }

@@ -43,7 +43,7 @@ CGROUPS = Group("system", ("cgroup2::", "devices::", "grants::", "lever::", "top
 # Verbs whose work is another with cgroup v2. Tests of what only v1 has would skip.
 VERBS = Group(
     "integration",
-    ("limits::", "update::", "pause::", "listing::statistics", "listing::ps", "devices::an_allowed", "kill::", "exec::exec"),
+    ("limits::", "update::", "pause::", "listing::statistics", "listing::ps", "devices::an_allowed", "kill::", "exec::exec", "control::a_container_that_is_bound"),
     (
         "a_swappiness_above_one_hundred",
         "the_oom_killer_can_be_disabled",
@@ -53,7 +53,7 @@ VERBS = Group(
 FEW_VERBS = Group(
     "integration",
     ("limits::the_memory_limit", "limits::a_process_above", "limits::cpu_shares", "update::several", "pause::a_paused",
-     "listing::statistics_have"),
+     "listing::statistics_have", "control::a_container_that_is_bound"),
 )  # fmt: skip
 
 NODES = Group("system", ("nodes::", "tiers::"))
@@ -74,13 +74,15 @@ SYSTEMD = Group("system", ("systemd::", "devices::rules_hold"))
 
 # TaskOOM and Stats of the shim. A client of containerd takes seconds there, one of Docker ten.
 SHIM = ("an_out_of_memory_kill", "metrics_have")
-MORE_SHIM = SHIM + ("a_limit_holds", "hello", "exec_codes", "pause_and_resume")
-DOCKER = Group("engines", ("docker_28::limits", "docker_28::the_out_of_memory"))
+# Its limit is moved, and containerd acts on it.
+GRANTS = ("a_container_has_its_ceiling", "i3_a_shim_that")
+MORE_SHIM = SHIM + GRANTS + ("a_limit_holds", "hello", "exec_codes", "pause_and_resume")
+DOCKER = Group("engines", ("docker_28::limits", "docker_28::the_out_of_memory", "docker_28::a_container_is_granted"))
 # Where a container of theirs has its memory.
 PLACED = ("a_container_has_the_ratio",)
 PLACED_BY_DOCKER = Group("engines", ("docker_28::a_container_of_docker_has_the_ratio",))
 MORE_DOCKER = Group(
-    "engines", tuple(f"docker_28::{name}" for name in ("run_and_its", "stats", "update_of", "limits", "pause_and"))
+    "engines", tuple(f"docker_28::{name}" for name in ("run_and_its", "stats", "update_of", "limits", "pause_and", "a_container_is_granted"))
 )
 
 
@@ -90,7 +92,7 @@ def containerd(version, names):
 
 
 CI = (
-    Stop(Options("6.12", "hmat"), (CGROUPS, NODES, containerd("1_7", SHIM + PLACED))),
+    Stop(Options("6.12", "hmat"), (CGROUPS, NODES, containerd("1_7", SHIM + GRANTS + PLACED))),
     Stop(Options("7", "hmat"), (NODES, FEW_PLACEMENT, FEW_FAULTS, containerd("2_1", SHIM))),
     Stop(Options("7", "one", systemd=True), (SYSTEMD, DOCKER)),
 )

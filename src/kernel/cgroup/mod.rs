@@ -150,6 +150,14 @@ impl Cgroup {
         resources::apply(self, limits)
     }
 
+    /// Refuses limits that are to be checked against what is in use, before anything is changed.
+    ///
+    /// # Errors
+    /// `Unsupported` with the limit and the usage; `Io`.
+    pub fn check(&self, limits: &LinuxResources) -> Result<()> {
+        resources::check(self, limits)
+    }
+
     /// The cgroup below this one at `path`; `CONTROLLER[,CONTROLLER]:PATH` picks hierarchies of cgroup v1.
     ///
     /// # Errors

@@ -17,14 +17,16 @@ use super::{Cmd, eventually, host, image, leaks, processes};
 /// The environment variable that every process of a daemon inherits.
 pub const MARK: &str = "ELASTIC_MEM_ENGINES_MARK";
 
-/// What our settings say of placement, beside what is without any.
-const PLACEMENT: &str = r#"
+/// What our settings say of single functions.
+const FUNCTIONS: &str = r#"
 weights.own = true
 memory.annotations = [
   "function", "class", "input-bytes", "mode", "slo-ms", "ceiling", "floor", "local-ratio", "placement",
 ]
 [functions."*/placed"]
 local-ratio = 0.25
+[functions."*/tuned"]
+mode = "elastic"
 "#;
 
 /// A containerd with root, state, sockets and shims of its own.
@@ -138,7 +140,7 @@ bin_dir = "/usr/lib/cni"
         std::os::unix::fs::symlink(runc, bin.join("runc")).expect("link");
         fs::write(daemon.dir().join("config.toml"), daemon.config()).expect("config");
         let settings = format!(
-            "profile.folder = {:?}\n{PLACEMENT}[functions.\"*-unwatched\"]\nmode = \"off\"\n",
+            "profile.folder = {:?}\n{FUNCTIONS}[functions.\"*-unwatched\"]\nmode = \"off\"\n",
             daemon.profiles()
         );
         fs::write(daemon.settings(), settings).expect("settings");
@@ -193,7 +195,8 @@ address = "{dir}/c.sock.ttrpc"
     }
 
     /// The configuration of our runtimes below this daemon: as it is without one, but traces lie with the daemon,
-    /// functions whose name ends in `-unwatched` leave none, and those called `placed` have a local ratio.
+    /// functions whose name ends in `-unwatched` leave none, those called `placed` have a local ratio, and the limit of those
+    /// called `tuned` is moved.
     pub fn settings(&self) -> PathBuf {
         self.dir().join("elastic-mem.toml")
     }
