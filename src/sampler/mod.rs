@@ -102,6 +102,15 @@ pub struct Subject {
     pub published: bool,
 }
 
+impl Subject {
+    /// Takes back what others were told of its first grant, if they were: it is not granted.
+    fn retraction(&self) -> Option<impl FnOnce() + use<>> {
+        let publish = self.publish.clone().filter(|_| self.published)?;
+        let ceiling = self.plan.as_ref()?.ceiling;
+        Some(move || publish(None, ceiling))
+    }
+}
+
 impl std::fmt::Debug for Subject {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Subject")

@@ -148,6 +148,11 @@ impl Run {
         Ok(run)
     }
 
+    /// Whether its limit is moved.
+    pub(super) fn is_tuned(&self) -> bool {
+        self.tuning.is_some()
+    }
+
     /// Takes a sample.
     ///
     /// # Errors
@@ -277,6 +282,7 @@ impl Run {
             subject: Subject {
                 context,
                 plan,
+                published: false,
                 ..self.subject
             },
             status: self.status,
@@ -489,25 +495,17 @@ fn tune(
         }
         return None;
     };
-    let name = subject.context.container.as_deref().unwrap_or_default();
-    // A late binding needs it again.
-    let publish = subject.publish.clone();
-    let attached =
-        match before {
-            Some(tuning) => tuning.rebind(plan, meter, hands),
-            None => Tuning::attach(key, name, &subject.cgroup, meter, plan, publish, hands).map(
-                |tuning| match subject.published {
-                    true => tuning.published(plan),
-                    false => tuning,
-                },
-            ),
-        };
+    let attached = match before {
+        Some(tuning) => tuning.rebind(plan, meter, hands),
+        None => Tuning::attach(key, subject, plan, meter, hands),
+    };
     let attached = attached.map(|mut tuning| {
         (0..holds).for_each(|_| tuning.hold(hands, None));
         tuning
     });
     if let Err(reason) = &attached {
-        tracing::warn!(container = name, reason, "its limit is not moved");
+        let container = subject.context.container.as_deref();
+        tracing::warn!(container, reason, "its limit is not moved");
         subject.context.mode = Some(Mode::Observe.to_string());
     }
     attached.ok()

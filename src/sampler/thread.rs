@@ -224,10 +224,15 @@ impl Thread {
         }
         let key = waiting.key;
         let name = waiting.subject.context.run.to_string();
+        let retraction = waiting.subject.retraction();
         let started = make_folder(&self.spool).and_then(|()| {
             let writing = self.writing.as_ref();
             Run::start(waiting, &self.spool, now, self.hands.as_mut(), writing)
         });
+        let is_tuned = started.as_ref().is_ok_and(Run::is_tuned);
+        if let Some(retract) = retraction.filter(|_| !is_tuned) {
+            retract();
+        }
         match started {
             Ok(run) => {
                 self.running.insert(key, run);
@@ -264,11 +269,10 @@ impl Thread {
     fn bind(&mut self, key: u64, (context, plan): (Context, Option<Plan>), now: Duration) {
         if let Some(waiting) = self.waiting.get_mut(&key) {
             let subject = &mut waiting.subject;
-            if std::mem::take(&mut subject.published)
-                && let (Some(publish), Some(before)) = (&subject.publish, &subject.plan)
-            {
-                publish(None, before.ceiling);
+            if let Some(retract) = subject.retraction() {
+                retract();
             }
+            subject.published = false;
             subject.context = context;
             subject.plan = plan;
         } else if let Some(run) = self.running.remove(&key) {

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::Edge;
-use super::lowering::{Limit, Lowering, Publish};
+use super::lowering::{Limit, Lowering};
 use super::tally::Standing;
+use super::{Edge, Subject};
 use crate::guardian::Guardian;
-use crate::kernel::cgroup::{Cgroup, Failures, Freezer, Lever, Meter, Version};
+use crate::kernel::cgroup::{Failures, Freezer, Lever, Meter, Version};
 use crate::kernel::wait::Waker;
 use crate::model::plan::Plan;
 use crate::model::trace::{Phase, Sample};
@@ -112,13 +112,12 @@ impl Tuning {
     /// What failed, for the log: the limit is as it was then.
     pub(super) fn attach(
         key: u64,
-        name: &str,
-        cgroup: &Cgroup,
-        meter: &Meter,
+        subject: &Subject,
         plan: &Plan,
-        publish: Option<Publish>,
+        meter: &Meter,
         hands: &mut Hands,
     ) -> Result<Self, String> {
+        let cgroup = &subject.cgroup;
         let lever = Lever::open(cgroup).map_err(|err| chain(&err))?;
         let lowering = Lever::open(cgroup).map_err(|err| chain(&err))?;
         let mut declared = lever.get().map_err(|err| chain(&err))?;
@@ -138,11 +137,14 @@ impl Tuning {
             tracing::debug!("no alarm of the limit: {}", chain(&err));
         }
         let met = met(cgroup.version, meter);
+        let within = below(plan, hard);
+        // Unless what they were told is not so any more.
+        let is_told = subject.published && within.ceiling == plan.ceiling;
         Ok(Self {
             key,
-            name: name.to_owned(),
+            name: subject.context.container.clone().unwrap_or_default(),
             version: cgroup.version,
-            guard: Guard::new(&below(plan, hard), declared, met),
+            guard: Guard::new(&within, declared, met),
             bounds: Bounds::of(plan),
             lever,
             limit: Arc::new(Limit::new(
@@ -150,7 +152,8 @@ impl Tuning {
                 meter.alarm().ok(),
                 oom_killer,
                 declared,
-                publish,
+                // A late binding needs it again.
+                subject.publish.clone(),
             )),
             drops_cache: cgroup.version == Version::V2 || !crate::kernel::has_swap(),
             freezer: Freezer::open(cgroup),
@@ -159,17 +162,10 @@ impl Tuning {
             alarms: Alarms::new(plan.largest.unwrap_or_default()),
             holders: Vec::new(),
             recorded: None,
-            told: None,
+            told: is_told.then_some((Duration::ZERO, plan.grant)),
             met,
             is_told: false,
         })
-    }
-
-    /// Others have been told of the first grant of this plan already.
-    pub(super) fn published(mut self, plan: &Plan) -> Self {
-        let is_said = self.guard.ceiling() == plan.ceiling;
-        self.told = is_said.then_some((Duration::ZERO, plan.grant));
-        self
     }
 
     /// Goes on with another plan for the same container, from its ceiling. The limit is not given back in between: while

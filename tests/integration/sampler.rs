@@ -108,13 +108,18 @@ struct Tuned {
 
 impl Tuned {
     fn new(sampler: &Sampler, name: &str) -> Self {
-        let tuned = Self::waiting(sampler, name, None);
+        let tuned = Self::waiting(sampler, name, Some(plan()), None);
         tuned.start();
         tuned
     }
 
     /// Before its start; with `publish`, others know of its first grant.
-    fn waiting(sampler: &Sampler, name: &str, publish: Option<Publish>) -> Self {
+    fn waiting(
+        sampler: &Sampler,
+        name: &str,
+        plan: Option<Plan>,
+        publish: Option<Publish>,
+    ) -> Self {
         let group = Group::new();
         let lever = Lever::open(&group.cgroup).expect("lever");
         lever.set(declared()).expect("ceiling");
@@ -125,7 +130,7 @@ impl Tuned {
         let watched = sampler.watch(Subject {
             cgroup: group.cgroup.clone(),
             context,
-            plan: Some(plan()),
+            plan,
             placement: None,
             tell: None,
             published: publish.is_some(),
@@ -309,21 +314,35 @@ fn plays_a_shim_whose_guardian_dies() {
         let told = Arc::clone(&told);
         Arc::new(move |grant, ceiling| told.lock().expect("told").push((grant, ceiling)))
     };
-    let known = Tuned::waiting(&sampler, "known", Some(publish()));
-    let bound = Tuned::waiting(&sampler, "bound", Some(publish()));
+    let waiting = |name, plan| Tuned::waiting(&sampler, name, plan, Some(publish()));
+    let known = waiting("known", Some(plan()));
+    let bound = waiting("bound", Some(plan()));
+    let observed = waiting("observed", None);
+    let gone = waiting("gone", Some(plan()));
     assert_eq!(guardians(), [first], "the same for all");
     assert!(processes::signal(first, Signal::SIGKILL));
     wait_until("it is gone", || guardians().is_empty());
     known.start();
     assert_ne!(known.limit(), declared(), "its first grant is in force");
     assert_eq!(guardians().len(), 1, "another one watches over it");
-    let none: [(Option<Bytes>, Option<Bytes>); 0] = [];
-    assert_eq!(*told.lock().expect("told"), none, "others knew");
+    let told = || std::mem::take(&mut *told.lock().expect("told"));
+    assert_eq!(told(), [], "others knew");
 
     // What others knew is not so any more.
+    let ceiling = Some(Bytes::new(CEILING));
     bound.watched.bind(context("other"), None);
     bound.start();
     assert_eq!(bound.limit(), declared());
-    let ceiling = Some(Bytes::new(CEILING));
-    assert!(told.lock().expect("told").contains(&(None, ceiling)));
+    assert_eq!(told(), [(None, ceiling)]);
+    fs::remove_dir(gone.group.folder()).expect("remove");
+    gone.start();
+    assert_eq!(told(), [(None, ceiling)]);
+    // What others did not know.
+    observed.start();
+    assert_eq!((told(), observed.limit()), (vec![], declared()));
+    observed.watched.bind(context("other"), Some(plan()));
+    observed.is_granted_less();
+    wait_until("others are told", || {
+        told().first().is_some_and(|(grant, _)| grant.is_some())
+    });
 }
