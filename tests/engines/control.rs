@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::harness::{Case, Cmd, Outcome, Route, cgroups, host, say, skip, wait_until};
+use crate::harness::shim::Shim;
+use crate::harness::{Case, Cmd, Outcome, Route, cgroups, host, processes, say, skip, wait_until};
 
 ours_on_every_containerd! {
     what_is_known_of_a_container_can_be_said,
@@ -18,6 +19,7 @@ ours_on_every_containerd! {
     a_container_has_its_ceiling_while_it_is_paused_and_while_somebody_acts,
     i5_a_sampler_that_stands_still_keeps_nobody_waiting,
     i3_a_shim_that_is_killed_while_its_container_waits_leaves_nothing_behind,
+    the_first_grant_is_recorded_before_it_is_in_force,
 }
 
 fn folder(c: &Case, name: &str) -> PathBuf {
@@ -301,4 +303,42 @@ fn i3_a_shim_that_is_killed_while_its_container_waits_leaves_nothing_behind(c: &
     });
     c.call("task delete @a");
     c.ok("container delete @a");
+}
+
+/// So whoever finds the shim dead knows what is owed.
+fn the_first_grant_is_recorded_before_it_is_in_force(c: &mut Case) {
+    c.private_daemon();
+    let settings = fs::read_to_string(c.daemon.settings()).expect("settings");
+    let settings = format!("memory.mode = \"elastic\"\n{settings}");
+    fs::write(c.daemon.settings(), settings).expect("settings");
+    let declare = |spec: &mut Value| {
+        spec["annotations"]["elastic-mem.io/function"] = json!("thumb");
+        spec["linux"]["resources"]["memory"] = json!({"limit": CEILING});
+    };
+    let mut was_granted = false;
+    // Each is one more run that is known.
+    for _ in 0..10 {
+        let shim = Shim::start_with(c, "a", "sleep 0.6", declare);
+        let (id, folder) = (shim.id.clone(), folder(c, "a"));
+        shim.create(&id).expect("create");
+        let is_known = record(&folder)["reclaimable"].as_u64() > Some(0);
+        assert_eq!(granted(c), CEILING, "before its start");
+        let pid = shim.connect(&id).expect("connect").shim_pid as i32;
+        wait_until("somebody can watch over it", || {
+            let mut all = processes::all().into_iter();
+            all.any(|one| one.parent == pid && one.command_line.contains("guardian"))
+        });
+        if was_granted {
+            shim.kill_shim_and_clear(c, pid);
+            return assert!(!folder.exists(), "the record stays");
+        }
+        shim.start_task(&id, "").expect("start");
+        if is_known {
+            wait_until("it is granted less", || granted(c) < CEILING);
+            was_granted = true;
+        }
+        assert_eq!(shim.wait(&id, ""), Ok(0));
+        shim.end(c);
+    }
+    panic!("its function is not learned");
 }
