@@ -7,6 +7,7 @@
 //!
 //! Whatever goes wrong here ends a trace, never a container.
 
+mod alarms;
 mod lowering;
 mod pace;
 mod placing;

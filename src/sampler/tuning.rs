@@ -1,12 +1,12 @@
 //! What is done with the limit of one container that is being sampled.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::alarms::Alarms;
 use super::lowering::{Limit, Lowering};
 use super::tally::Standing;
 use super::{Edge, Subject};
@@ -26,10 +26,6 @@ const WORKING: Duration = Duration::from_millis(4);
 const WORKING_UNTOLD: Duration = Duration::from_millis(2);
 /// The same while it rests.
 const RESTING: Duration = Duration::from_millis(10);
-/// Thresholds of usage are at least so far from each other, and so many at most: the kernel looks at every 128th page that
-/// a processor charges.
-const LEAST_STEP: u64 = 2 << 20;
-const MOST_ALARMS: u64 = 48;
 /// How often others are told of the grant.
 const TELLING: Duration = Duration::from_secs(1);
 
@@ -472,6 +468,12 @@ impl Tuning {
                 %most,
                 "uses more than any run that is known: granted its ceiling, followed from above after that"
             ),
+            Note::Early { usage, known } => tracing::info!(
+                container,
+                %usage,
+                %known,
+                "uses more than any run that is known had used until then: the profile learns of it at its end"
+            ),
             Note::Met { times, grant } => {
                 tracing::warn!(container, times, %grant, "met its limit: raised to its ceiling");
             }
@@ -510,40 +512,6 @@ impl Drop for Tuning {
         } else {
             self.limit.restore(&self.lever);
         }
-    }
-}
-
-/// Thresholds of usage at which this thread is woken, so that a growth between two looks is not seen too late.
-///
-/// To set one takes the kernel 10 to 20 ms, and it stays for the life of the control group: they are set one by one, over
-/// all that the function is known to use, the next one above its usage first.
-#[derive(Debug)]
-struct Alarms {
-    step: u64,
-    most: u64,
-    set: BTreeSet<u64>,
-}
-
-impl Alarms {
-    /// For a container that is known to use so much.
-    fn new(most: Bytes) -> Self {
-        Self {
-            step: LEAST_STEP.max(most.get() / MOST_ALARMS),
-            most: most.get(),
-            set: BTreeSet::new(),
-        }
-    }
-
-    /// The threshold to set now, if any is missing.
-    fn next(&mut self, usage: Bytes) -> Option<Bytes> {
-        let known = self.most / self.step;
-        let above = usage.get() / self.step + 1;
-        let is_missing = |number: &u64| !self.set.contains(number);
-        let number = (above..=known)
-            .chain(1..above.min(known + 1))
-            .find(is_missing)?;
-        self.set.insert(number);
-        number.checked_mul(self.step).map(Bytes::new)
     }
 }
 

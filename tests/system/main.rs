@@ -30,6 +30,7 @@ mod adaptive;
 mod cgroup2;
 mod devices;
 mod faults;
+#[allow(unused_imports, reason = "shared with the other test binary")]
 #[path = "../integration/grants.rs"]
 mod grants;
 mod lever;

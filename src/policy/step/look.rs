@@ -47,6 +47,13 @@ pub enum Note {
         /// The most that was known.
         most: Bytes,
     },
+    /// It used more than any run that is known had until then. Told once.
+    Early {
+        /// What it used.
+        usage: Bytes,
+        /// The most that was known until then.
+        known: Bytes,
+    },
     /// It met its limit.
     Met {
         /// How often.

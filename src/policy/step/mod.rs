@@ -93,6 +93,7 @@ pub struct Guard {
     doublings: u32,
     outside: bool,
     told_outside: bool,
+    told_early: bool,
     idle_since: Option<Duration>,
     /// So many requests were said to run.
     told_busy: u32,
@@ -143,6 +144,7 @@ impl Guard {
             doublings: 0,
             outside: false,
             told_outside: false,
+            told_early: false,
             idle_since: None,
             told_busy: 0,
             rests_since: None,
@@ -229,6 +231,7 @@ impl Guard {
                 }));
             }
         }
+        step.note = step.note.or_else(|| self.check_early(look));
         let (mut want, mut cause) = self.want(look, ahead);
         if was_idle && !idle {
             // What the request can need at once is there before it asks.
@@ -321,6 +324,18 @@ impl Guard {
         self.outside = true;
         self.counts.refused = self.counts.refused.saturating_add(1);
         self.change(None, Cause::Refused)
+    }
+
+    /// Whether it has left its hull, below what is known to be needed at most.
+    fn check_early(&mut self, look: &Look) -> Option<Note> {
+        let follows = matches!(self.mode, Mode::Replay | Mode::Elastic);
+        if self.told_early || self.outside || !follows {
+            return None;
+        }
+        let usage = look.usage;
+        let known = self.outlook.as_ref()?.ahead_of(look, self.pad)?;
+        self.told_early = true;
+        Some(Note::Early { usage, known })
     }
 
     fn is_outside(&self, usage: Bytes) -> bool {

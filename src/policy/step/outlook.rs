@@ -68,6 +68,14 @@ impl Outlook {
         usage.saturating_sub(known) > NEWS
     }
 
+    /// The most that other runs had used until now, if this one uses more than that by this distance. None where runs do not
+    /// foresee each other.
+    pub(super) fn ahead_of(&self, look: &Look, distance: Bytes) -> Option<Bytes> {
+        let soon = *self.variation()?.soon.end();
+        let known = self.rises.until(self.time(look.at, look.cpu)?, soon);
+        (look.usage.saturating_sub(known) > distance).then_some(known)
+    }
+
     /// What comes if it does at once what the others did at most. [`Self::rise`] knows when that comes, but not of each
     /// run. Where runs grow as the others foresee, no more than what others had at about this time, or will have soon.
     fn sudden(&self, time: Option<Duration>, usage: Bytes, reaction: Duration) -> Bytes {

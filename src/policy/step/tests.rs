@@ -210,6 +210,32 @@ fn a_steady_run_is_granted_at_its_time_unless_it_is_fast() {
 }
 
 #[test]
+fn a_run_that_leaves_its_hull_below_the_peak_is_told_of_once() {
+    let note = Note::Early {
+        usage: mib(40),
+        known: mib(20),
+    };
+    let early = |mode, foresight| {
+        let mut plan = plan(mode);
+        let forecast = plan.forecast.as_mut().unwrap();
+        forecast.foresight = foresight;
+        // 20 MiB for 800 ms, then 100.
+        forecast.hull.bins = [vec![mib(20); 40], vec![mib(100); 10]].concat();
+        let mut container = Container::new(&plan);
+        assert_eq!(container.uses(26, 200).note, None, "about as much");
+        let told = container.uses(40, 2).note;
+        assert_eq!(container.uses(40, 300).note, None, "once");
+        told
+    };
+    for mode in [Mode::Replay, Mode::Elastic] {
+        assert_eq!(early(mode, Foresight::Steady), Some(note), "{mode}");
+        assert_eq!(early(mode, Foresight::About), Some(note), "{mode}");
+        assert_eq!(early(mode, Foresight::None), None, "{mode}");
+    }
+    assert_eq!(early(Mode::Static, Foresight::Steady), None);
+}
+
+#[test]
 fn a_static_grant_stays() {
     let mut container = Container::new(&plan(Mode::Static));
     container.uses(10, 2);
