@@ -33,6 +33,8 @@ pub(super) struct Limit {
     pending: AtomicU32,
     /// How many of them change the limit.
     lowering: AtomicU32,
+    /// Odd while the other thread may be writing the limit.
+    writes: AtomicU64,
     /// The OOM killer is to be as it was found.
     killer_due: AtomicBool,
     /// Whether the kernel refused.
@@ -130,6 +132,7 @@ impl Limit {
             applied: AtomicU64::new(DECLARED),
             pending: AtomicU32::new(0),
             lowering: AtomicU32::new(0),
+            writes: AtomicU64::new(0),
             killer_due: AtomicBool::new(false),
             refused: AtomicBool::new(false),
             publish,
@@ -171,6 +174,17 @@ impl Limit {
             DECLARED => self.declared(),
             bytes => i64::try_from(bytes).map_or(MemoryLimit::None, MemoryLimit::Bytes),
         }
+    }
+
+    /// What somebody else has written. To be asked by the thread that decides: nothing while the other one may be writing,
+    /// for then it cannot be told.
+    pub(super) fn foreign(&self, lever: &Lever) -> Option<MemoryLimit> {
+        let before = self.writes.load(Ordering::SeqCst);
+        let found = lever.get().ok()?;
+        let ours = self.applied();
+        let after = self.writes.load(Ordering::SeqCst);
+        let is_still = before == after && before.is_multiple_of(2);
+        (is_still && found != ours).then_some(found)
     }
 
     /// Grants so much; `None` is the ceiling. A raise is done with `lever`, at once; the rest by the other thread.
@@ -296,7 +310,11 @@ impl Limit {
 
     fn work(&self, job: Job, waker: &Waker) {
         match job {
-            Job::Lower => self.lower(),
+            Job::Lower => {
+                self.writes.fetch_add(1, Ordering::SeqCst);
+                let _ends = Ends(&self.writes);
+                self.lower();
+            }
             Job::Alarm(above) => {
                 let set = self
                     .alarm
@@ -340,6 +358,15 @@ impl Limit {
     }
 }
 
+/// Counts the end of what has begun, however it ends.
+struct Ends<'a>(&'a AtomicU64);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -350,16 +377,14 @@ mod tests {
     /// Without digits that are left over in a plain file.
     const CEILING: i64 = 256 << 20;
     const GRANT: u64 = 128 << 20;
+    const FILE: &str = "memory.limit_in_bytes";
+    const KILLER: &str = "memory.oom_control";
 
-    #[test]
-    fn the_oom_killer_stays_off_until_nobody_can_lower_the_limit_any_more() {
+    /// Files of a control group of cgroup v1, and its limit.
+    fn limit() -> (tempfile::TempDir, Arc<Limit>, Lever) {
         let dir = tempfile::tempdir().unwrap();
-        let (file, killer) = (
-            dir.path().join("memory.limit_in_bytes"),
-            dir.path().join("memory.oom_control"),
-        );
-        fs::write(&file, CEILING.to_string()).unwrap();
-        fs::write(&killer, "0").unwrap();
+        fs::write(dir.path().join(FILE), CEILING.to_string()).unwrap();
+        fs::write(dir.path().join(KILLER), "0").unwrap();
         let cgroup = Cgroup {
             version: Version::V1,
             directories: vec![Directory {
@@ -371,6 +396,31 @@ mod tests {
         let declared = MemoryLimit::Bytes(CEILING);
         let other = Lever::open(&cgroup).unwrap();
         let limit = Arc::new(Limit::new(other, None, true, declared, None));
+        (dir, limit, lever)
+    }
+
+    #[test]
+    fn what_somebody_else_wrote_is_told_unless_we_may_be_writing() {
+        let (_dir, limit, lever) = limit();
+        assert_eq!(limit.foreign(&lever), None);
+        limit.apply(&limit.lever, GRANT).unwrap();
+        assert_eq!(limit.foreign(&lever), None);
+        let theirs = MemoryLimit::Bytes(CEILING - 4096);
+        lever.set(theirs).unwrap();
+        // Whatever else waits to be done.
+        limit.pending.fetch_add(2, Ordering::SeqCst);
+        limit.lowering.fetch_add(1, Ordering::SeqCst);
+        assert_eq!(limit.foreign(&lever), Some(theirs));
+        limit.writes.fetch_add(1, Ordering::SeqCst);
+        assert_eq!(limit.foreign(&lever), None);
+        drop(Ends(&limit.writes));
+        assert_eq!(limit.foreign(&lever), Some(theirs));
+    }
+
+    #[test]
+    fn the_oom_killer_stays_off_until_nobody_can_lower_the_limit_any_more() {
+        let (dir, limit, lever) = limit();
+        let (file, killer) = (dir.path().join(FILE), dir.path().join(KILLER));
         let is_off = || fs::read_to_string(&killer).unwrap() == "1";
         let granted = |bytes: u64| fs::read_to_string(&file).unwrap() == bytes.to_string();
 

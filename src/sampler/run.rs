@@ -201,17 +201,23 @@ impl Run {
             return;
         };
         match tuning.has_turned(self.sample.cpu) {
-            Some(true) => tuning.hold(hands, None),
+            Some(true) => tuning.hold(now.saturating_sub(self.start), hands, None),
             Some(false) => self.end_hold(now, hands),
             None => {}
         }
     }
 
     /// Raises the grant to the ceiling until it is released.
-    pub(super) fn hold(&mut self, hands: Option<&Hands>, held: Option<oneshot::Sender<()>>) {
+    pub(super) fn hold(
+        &mut self,
+        now: Duration,
+        hands: Option<&mut Hands>,
+        held: Option<oneshot::Sender<()>>,
+    ) {
         self.holds = self.holds.saturating_add(1);
+        let at = now.saturating_sub(self.start);
         match (self.tuning.as_mut().zip(hands), held) {
-            (Some((tuning, hands)), held) => tuning.hold(hands, held),
+            (Some((tuning, hands)), held) => tuning.hold(at, hands, held),
             // There is nothing to raise.
             (None, Some(held)) => {
                 let _ = held.send(());
@@ -500,7 +506,7 @@ fn tune(
         None => Tuning::attach(key, subject, plan, meter, hands),
     };
     let attached = attached.map(|mut tuning| {
-        (0..holds).for_each(|_| tuning.hold(hands, None));
+        (0..holds).for_each(|_| tuning.hold(Duration::ZERO, hands, None));
         tuning
     });
     if let Err(reason) = &attached {

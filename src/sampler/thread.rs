@@ -167,7 +167,7 @@ impl Thread {
             }
             Message::Hold(key, held) => {
                 if let Some(run) = self.running.get_mut(&key) {
-                    run.hold(self.hands.as_ref(), Some(held));
+                    run.hold(now, self.hands.as_mut(), Some(held));
                     return;
                 }
                 if let Some(waiting) = self.waiting.get_mut(&key) {
@@ -330,8 +330,9 @@ impl Thread {
     /// Nothing is below its ceiling without somebody who watches over it.
     fn replace_guardian(&mut self) {
         let Some(hands) = &mut self.hands else { return };
+        let now = self.epoch.elapsed();
         for run in self.running.values_mut() {
-            run.hold(Some(hands), None);
+            run.hold(now, Some(hands), None);
         }
         tracing::warn!("the guardian of limits is gone: another one is started");
         let again = Guardian::start_from(&self.program).and_then(|guardian| {

@@ -206,7 +206,7 @@ impl Tuning {
         self.alarms = Alarms::new(plan.largest.unwrap_or_default());
         (self.recorded, self.told) = (None, None);
         if self.is_frozen {
-            self.hold(hands, None);
+            self.hold(Duration::ZERO, hands, None);
         }
         Ok(self)
     }
@@ -247,7 +247,7 @@ impl Tuning {
             file: sample.file,
             met: met(self.version, meter),
             waited: sample.psi_some,
-            limit: read.filter(|_| self.limit.is_at_rest()),
+            limit: read.and_then(|read| self.foreign(read)),
             idle: phase == Phase::KeepAlive,
         };
         if self.met != look.met {
@@ -274,6 +274,16 @@ impl Tuning {
         self.record(sample);
     }
 
+    /// What is in force, where that is somebody else's; `read` may be older than our last change.
+    fn foreign(&self, read: MemoryLimit) -> Option<MemoryLimit> {
+        if self.guard.is_aside() {
+            let is_still = !self.limit.is_being_lowered();
+            return self.lever.get().ok().filter(|_| is_still);
+        }
+        let is_other = read != self.limit.applied();
+        is_other.then(|| self.limit.foreign(&self.lever)).flatten()
+    }
+
     /// Whether the container has been frozen (`true`) or thawed since this was last asked, whoever did it. One that uses
     /// CPU time is not asked about.
     pub(super) fn has_turned(&mut self, cpu: Option<Duration>) -> Option<bool> {
@@ -287,9 +297,14 @@ impl Tuning {
 
     /// Raises to the ceiling for whoever is about to change the container; they are told once nothing of ours can write
     /// the limit any more.
-    pub(super) fn hold(&mut self, hands: &Hands, held: Option<oneshot::Sender<()>>) {
+    pub(super) fn hold(
+        &mut self,
+        at: Duration,
+        hands: &mut Hands,
+        held: Option<oneshot::Sender<()>>,
+    ) {
         let grant = self.guard.hold();
-        self.apply(grant, hands, false);
+        self.change(at, grant, hands, false);
         self.holders.extend(held);
         self.tell_holders();
     }
@@ -353,11 +368,11 @@ impl Tuning {
     }
 
     /// A request begins or ends.
-    pub(super) fn edge(&mut self, at: Duration, edge: &Edge, hands: &Hands) {
+    pub(super) fn edge(&mut self, at: Duration, edge: &Edge, hands: &mut Hands) {
         match edge {
             Edge::Begin { input, class } => {
                 let grant = self.guard.begin(at, class.as_ref(), *input);
-                self.apply(grant, hands, false);
+                self.change(at, grant, hands, false);
             }
             Edge::End => self.guard.end(at),
         }
@@ -407,14 +422,14 @@ impl Tuning {
 
     /// Changes the limit unless somebody else has since it was last changed.
     fn change(&mut self, at: Duration, grant: Option<Option<Bytes>>, hands: &mut Hands, now: bool) {
-        if grant.is_some() && self.limit.is_at_rest() {
-            let ours = self.limit.applied();
-            if let Ok(found) = self.lever.get()
-                && found != ours
-            {
-                let note = self.guard.step_aside(at, found);
-                return self.tell(at, note, hands);
-            }
+        // Who finds the ceiling there when it is due, as after a guardian was at work, need not write it against anybody.
+        let is_due = |found: &MemoryLimit| grant == Some(None) && *found == self.limit.declared();
+        if grant.is_some()
+            && let Some(found) = self.limit.foreign(&self.lever)
+            && !is_due(&found)
+        {
+            let note = self.guard.step_aside(at, found);
+            return self.tell(at, note, hands);
         }
         self.apply(grant, hands, now);
     }

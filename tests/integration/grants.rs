@@ -13,8 +13,8 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 pub use tuned::{CEILING, MIB, elastic, is_granted_less, key, monitor};
 use tuned::{
-    ask, client, file, grant, guardian, has_oom_killer, is_given_back, met, number, oom_kills,
-    store, the_trace, told_ceiling, write_limit,
+    ask, client, file, grant, guardian, has_oom_killer, is_given_back, is_granted_steadily, met,
+    number, oom_kills, store, the_trace, told_ceiling, write_limit,
 };
 
 use crate::common::{eventually, wait_until};
@@ -171,7 +171,7 @@ fn i3_a_killed_guardian_is_replaced() {
 fn i4_a_limit_that_somebody_else_wrote_stays() {
     elastic(|c| {
         c.up();
-        is_granted_less(c);
+        is_granted_steadily(c);
         let theirs = 100 * MIB;
         write_limit(c, Some(theirs));
         let start = Instant::now();
@@ -402,7 +402,7 @@ fn i4_an_update_that_ends_the_grants_stays() {
 fn i4_what_somebody_else_wrote_stays_when_the_monitor_is_killed() {
     elastic(|c| {
         c.up();
-        is_granted_less(c);
+        is_granted_steadily(c);
         let theirs = 100 * MIB;
         write_limit(c, Some(theirs));
         // It is seen by then.

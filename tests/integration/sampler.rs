@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -277,6 +278,73 @@ fn plays_the_shim() {
     let text = fs::read_to_string(cut.expect("a file")).expect("read");
     let trace: Trace = text.parse().expect("trace");
     assert!(trace.end.is_none() && !trace.samples.is_empty());
+}
+
+/// Less than was declared.
+fn theirs() -> MemoryLimit {
+    MemoryLimit::Bytes(i64::try_from(CEILING / 2).expect("small"))
+}
+
+fn stays_theirs(tuned: &Tuned) {
+    wait_until("the OOM killer is on", || {
+        tuned.lever.has_oom_killer().expect("read")
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(tuned.limit(), theirs());
+}
+
+/// However long it takes to tell others of a grant, and whatever the container needs meanwhile.
+#[test]
+fn i4_what_somebody_else_wrote_stays_while_others_are_being_told() {
+    if !may_run() {
+        return;
+    }
+    let spool = tempfile::tempdir().expect("spool");
+    let sampler =
+        Sampler::start_from(&host::our_program(), spool.path(), Priority::Normal).expect("sampler");
+    let (tells, is_telling) = channel();
+    let (go_on, goes_on) = channel::<()>();
+    let goes_on = Mutex::new(goes_on);
+    let publish: Publish = Arc::new(move |_, _| {
+        // Until the test has ended.
+        let _ = tells.send(());
+        let _ = goes_on.lock().expect("the end").recv();
+    });
+    let tuned = Tuned::waiting(&sampler, "slow", Some(plan()), Some(publish));
+    tuned.start();
+    tuned.is_granted_less();
+    // Others are told of a change once a second.
+    std::thread::sleep(Duration::from_millis(1100));
+    let _held = tuned.group.hold(5);
+    is_telling.recv().expect("others are told");
+    // What is written in the very moment of a raise is lost.
+    std::thread::sleep(Duration::from_millis(300));
+    tuned.lever.set(theirs()).expect("write");
+    let _more = tuned.group.hold(10);
+    stays_theirs(&tuned);
+    drop(go_on);
+    stays_theirs(&tuned);
+}
+
+#[test]
+fn i4_what_somebody_else_wrote_stays_when_a_verb_holds_the_limit() {
+    if !may_run() {
+        return;
+    }
+    let spool = tempfile::tempdir().expect("spool");
+    let sampler =
+        Sampler::start_from(&host::our_program(), spool.path(), Priority::Normal).expect("sampler");
+    for name in ["one", "another", "third"] {
+        let tuned = Tuned::new(&sampler, name);
+        tuned.is_granted_less();
+        std::thread::sleep(Duration::from_millis(300));
+        tuned.lever.set(theirs()).expect("write");
+        // Before anybody has looked, as a rule.
+        tuned.watched.hold().blocking_recv().expect("it is held");
+        assert_eq!(tuned.limit(), theirs());
+        tuned.watched.release();
+        stays_theirs(&tuned);
+    }
 }
 
 /// I3. In a process of its own, since the guardian is a child of that.

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use elastic_mem::model::profile::BinWidth;
 use elastic_mem::model::trace::{COLUMNS, Trace, VERSION_LINE};
@@ -118,6 +118,19 @@ pub fn oom_kills(c: &Case) -> String {
 pub fn is_granted_less(c: &Case) {
     wait_until("less is granted", || {
         grant(c).is_some_and(|grant| grant < 64 * MIB)
+    });
+}
+
+/// Nobody is about to change it: what is written in the very moment of a change is lost.
+pub fn is_granted_steadily(c: &Case) {
+    is_granted_less(c);
+    let (mut last, mut since) = (grant(c), Instant::now());
+    wait_until("the grant rests", || {
+        let now = grant(c);
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        since.elapsed() >= Duration::from_millis(300)
     });
 }
 
