@@ -176,15 +176,16 @@ impl Limit {
         }
     }
 
-    /// What somebody else has written. To be asked by the thread that decides: nothing while the other one may be writing,
-    /// for then it cannot be told.
+    /// What somebody else has written. To be asked by the thread that decides: nothing where it cannot be told, while the
+    /// other one may be writing, or after a write of ours has failed.
     pub(super) fn foreign(&self, lever: &Lever) -> Option<MemoryLimit> {
         let before = self.writes.load(Ordering::SeqCst);
         let found = lever.get().ok()?;
         let ours = self.applied();
         let after = self.writes.load(Ordering::SeqCst);
         let is_still = before == after && before.is_multiple_of(2);
-        (is_still && found != ours).then_some(found)
+        let is_known = is_still && !self.refused.load(Ordering::SeqCst);
+        (is_known && found != ours).then_some(found)
     }
 
     /// Grants so much; `None` is the ceiling. A raise is done with `lever`, at once; the rest by the other thread.
@@ -400,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_else_wrote_is_told_unless_we_may_be_writing() {
+    fn what_somebody_else_wrote_is_told_unless_it_may_be_ours() {
         let (_dir, limit, lever) = limit();
         assert_eq!(limit.foreign(&lever), None);
         limit.apply(&limit.lever, GRANT).unwrap();
@@ -414,6 +415,11 @@ mod tests {
         limit.writes.fetch_add(1, Ordering::SeqCst);
         assert_eq!(limit.foreign(&lever), None);
         drop(Ends(&limit.writes));
+        assert_eq!(limit.foreign(&lever), Some(theirs));
+        // Nor where it is not known what we have written.
+        limit.refused.store(true, Ordering::SeqCst);
+        assert_eq!(limit.foreign(&lever), None);
+        assert!(limit.was_refused());
         assert_eq!(limit.foreign(&lever), Some(theirs));
     }
 
