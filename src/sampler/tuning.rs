@@ -176,6 +176,12 @@ impl Tuning {
         hands: &mut Hands,
     ) -> Result<Self, String> {
         // What somebody else has written stays.
+        if let Some(found) = self.limit.foreign(&self.lever)
+            && !self.guard.is_aside()
+        {
+            let note = self.guard.step_aside(Duration::ZERO, found);
+            self.tell(Duration::ZERO, note, hands);
+        }
         let was_aside = self.guard.is_aside();
         if !was_aside {
             if let Some(lowered) = plan.lowered {

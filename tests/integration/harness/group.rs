@@ -69,8 +69,9 @@ impl Group {
     /// Runs a process that has so many MiB of anonymous memory, and keeps them.
     pub fn hold(&self, mib: u64) -> Holder {
         let before = self.anon();
-        // It cannot write all of its buffer into the pipe.
-        let script = format!("dd if=/dev/zero bs={mib}M count=1 2>/dev/null | exec sleep 1000");
+        // It cannot write all of its buffer into the pipe. A read fails, or ends early, where a limit is met meanwhile.
+        let dd = format!("dd if=/dev/zero bs={mib}M count=1 iflag=fullblock 2>/dev/null");
+        let script = format!("for n in 1 2 3 4 5; do {dd} && break; done | exec sleep 1000");
         let holder = Holder(self.run(&script), self.folder());
         let holds = || (self.anon() >= before + (mib - 1) * MIB).then_some(());
         eventually(holds).expect("it holds its memory");
