@@ -297,10 +297,15 @@ fn execute(program: &str, args: Args, config: &Config) -> Result<u8, Failure> {
         }
         Verb::Start(verb) => {
             crate::placement::sweep();
-            let container = load(&verb.id)?;
+            let container = load(&verb.id.id)?;
             let is_ours = !args.observed && nix::unistd::geteuid().is_root();
             if is_ours {
                 leave_monitor(&container, &root, config);
+            }
+            if let Some(file) = &verb.after
+                && let Err(err) = std::fs::read(file)
+            {
+                tracing::warn!("did not wait for {}: {err}", file.display());
             }
             runtime::start(&container)?;
         }

@@ -202,6 +202,11 @@ impl Observed {
         Some(held)
     }
 
+    /// Whether its program has something to wait for.
+    pub(super) fn grants(&self) -> bool {
+        self.watched.is_some() && self.grants
+    }
+
     /// Its program starts: its first grant is in force when this returns, or after a moment without it.
     pub(super) async fn started(&self) {
         if let Some(watched) = &self.watched {

@@ -7,7 +7,7 @@ use containerd_shim_protos::events::task::{TaskExecStarted, TaskStart};
 use nix::libc;
 
 use super::container::Container;
-use super::engine::{self, memory_file};
+use super::engine::{self, Streams, memory_file};
 use super::error::{Result, ShimError};
 use super::launch::{Launch, PidFile, Unlaunched};
 use super::process::{Phase, Process};
@@ -83,12 +83,32 @@ impl Shim {
     }
 
     async fn start_init(&self, container: &Arc<Container>) -> Launched {
-        container.observed.started().await;
-        container
-            .engine
-            .run(["start", &container.id])
-            .await
-            .map_err(|failure| ShimError::failed("OCI runtime start failed", failure).into())
+        let (id, observed) = (&container.id, &container.observed);
+        let started = if observed.grants() {
+            let (granted, grants) = std::io::pipe().map_err(ShimError::from_io("first grant"))?;
+            let first = async {
+                observed.started().await;
+                drop(grants);
+            };
+            // Its process is made ready meanwhile.
+            let path = engine::extra_path();
+            let args = [
+                "start".as_ref(),
+                "--after".as_ref(),
+                path.as_os_str(),
+                id.as_ref(),
+            ];
+            let extra = Some(OwnedFd::from(granted));
+            tokio::join!(
+                first,
+                container.engine.run_with(args, Streams::null(), extra)
+            )
+            .1
+        } else {
+            observed.started().await;
+            container.engine.run(["start", id]).await
+        };
+        started.map_err(|failure| ShimError::failed("OCI runtime start failed", failure).into())
     }
 
     async fn start_exec(&self, container: &Arc<Container>, process: &Arc<Process>) -> Launched {

@@ -1,10 +1,12 @@
 //! create, start, kill, delete: the states and what every verb says in them.
 
 use std::fs;
+use std::time::Duration;
 
+use nix::sys::stat::Mode;
 use serde_json::{Value, json};
 
-use crate::harness::{Case, differential};
+use crate::harness::{Case, differential, eventually, ours_beyond_runc};
 
 /// Records `state` with what is private to the run replaced by its kind.
 pub fn note_state(c: &mut Case) {
@@ -108,6 +110,34 @@ fn starting_twice_is_refused() {
     differential(|c| {
         c.up();
         c.fails("start ID", &["cannot start an already running container"]);
+    });
+}
+
+/// The shim has a process of ours ready while the first grant is made.
+#[test]
+fn a_start_waits_for_whoever_calls_it() {
+    ours_beyond_runc(|c| {
+        c.idle();
+        c.create();
+        let fifo = c.bundle.path().join("go");
+        nix::unistd::mkfifo(&fifo, Mode::S_IRWXU).expect("mkfifo");
+        let line = format!("start --after {} ID", fifo.display());
+        let mut start = c.cmd().args(c.words(&line)).spawn();
+        // Opened once it waits.
+        let caller = fs::File::options().write(true).open(&fifo).expect("open");
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(c.status(), "created");
+        drop(caller);
+        let status = eventually(|| start.child.try_wait().expect("wait"));
+        assert!(status.expect("it ends").success());
+        c.wait_for("running");
+    });
+    // With nothing to wait for, it does not.
+    ours_beyond_runc(|c| {
+        c.idle();
+        c.create();
+        c.ok("start --after /nonexistent ID");
+        c.wait_for("running");
     });
 }
 

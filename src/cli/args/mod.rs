@@ -134,7 +134,7 @@ pub(super) enum Verb {
     /// Create a container; `start` runs its program
     Create(Create),
     /// Run the program of a created container
-    Start(Id),
+    Start(Start),
     /// Print the state of a container as JSON
     State(Id),
     /// Send a signal to a container's init process
@@ -210,6 +210,15 @@ pub(super) struct Id {
     /// Name of the container
     #[arg(value_name = "CONTAINER")]
     pub(super) id: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct Start {
+    #[command(flatten)]
+    pub(super) id: Id,
+    /// Wait for the end of this file, a pipe of whoever calls
+    #[arg(long, hide = true, value_name = "PATH")]
+    pub(super) after: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]
