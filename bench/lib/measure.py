@@ -236,14 +236,32 @@ def spread(values):
 # The host, files, progress
 
 
+def ticks():
+    """Time of all processors since the host was started, and what of it was stolen: given to others (proc_stat(5))."""
+    with open("/proc/stat", encoding="ascii") as file:
+        times = [int(word) for word in file.readline().split()[1:9]]
+    return sum(times), times[7]
+
+
 def host_facts():
     return {
         "kernel": platform.release(),
         "machine": platform.machine(),
         "cpus": len(os.sched_getaffinity(0)),
         "load": os.getloadavg()[0],
+        "ticks": ticks(),
         "cgroup": "v2" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "v1",
     }
+
+
+def conditions(facts):
+    """How the host was while something was measured, in words; these are its facts from before."""
+    (all_before, stolen_before), (all_after, stolen_after) = facts["ticks"], ticks()
+    facts["steal"] = (stolen_after - stolen_before) / max(all_after - all_before, 1)
+    return (
+        f"kernel {facts['kernel']}, {facts['cpus']} CPUs, load {facts['load']:.1f} before and {os.getloadavg()[0]:.1f} after, "
+        f"steal {facts['steal']:.1%}, cgroup {facts['cgroup']}"
+    )
 
 
 def short(path):
