@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use elastic_mem::model::MemoryLimit;
 use elastic_mem::model::trace::Trace;
@@ -39,42 +40,48 @@ fn limits(trace: &Trace) -> Vec<MemoryLimit> {
         .collect()
 }
 
+/// Whether it was looked at as often as is promised, with room to spare: not where the host is given no processor.
+fn was_seen_in_time(trace: &Trace) -> bool {
+    let late = Duration::from_millis(20);
+    let looks = trace.samples.windows(2);
+    let mut apart = looks.map(|pair| pair[1].at.saturating_sub(pair[0].at));
+    apart.all(|time| time < late)
+}
+
 #[test]
 fn a_known_function_is_granted_what_it_needs() {
     ours_beyond_runc(|c| {
         let place = known(c, HOLD);
         for wanted in ["static", "replay", "elastic"] {
             let picture = place.path("grant.svg");
-            let options = [
-                "-n",
-                "1",
-                "--memory",
-                "256m",
-                "--no-store",
-                "--mode",
-                wanted,
-            ];
             let plot = picture.to_string_lossy().into_owned();
-            let out = place.script(c, &[&options[..], &["--plot", &plot]].concat(), HOLD);
-            assert_eq!(out.code, 0, "{out}");
-            let head = "RUN  MODE ";
-            assert!(out.stdout.starts_with(head), "{out}");
-            assert!(!out.stderr.contains("mode observe"), "{out}");
-            let traces = place.traces();
-            let trace = traces.last().expect("trace");
-            assert_eq!(mode(trace), wanted);
+            let one = ["-n", "1", "--memory", "256m", "--no-store"];
+            let options = [&one[..], &["--mode", wanted, "--plot", &plot]].concat();
+            let run = || {
+                let out = place.script(c, &options, HOLD);
+                assert_eq!(out.code, 0, "{out}");
+                let head = "RUN  MODE ";
+                assert!(out.stdout.starts_with(head), "{out}");
+                assert!(!out.stderr.contains("mode observe"), "{out}");
+                let trace = place.traces().pop().expect("trace");
+                assert_eq!(mode(&trace), wanted);
+                assert_eq!(trace.end.expect("end").oom_kills, 0);
+                let drawn = fs::read_to_string(&picture).expect("picture");
+                assert!(
+                    drawn.contains(">grant<"),
+                    "the last run is drawn with its grant"
+                );
+                trace
+            };
+            // A run that nobody could see grow says nothing of its grant.
+            let mut runs = (0..10).map(|_| run());
+            let trace = runs.find(was_seen_in_time).expect("a run seen in time");
             assert_eq!(trace.times_met(), Some(0), "{wanted}: {trace}");
-            assert_eq!(trace.end.expect("end").oom_kills, 0);
             // In force from the first instruction on, and never more than a static grant.
             let most = MemoryLimit::Bytes(CEILING / 2);
-            for limit in limits(trace) {
+            for limit in limits(&trace) {
                 assert_eq!(limit.lower(most), limit, "{wanted}: {limit:?}");
             }
-            let drawn = fs::read_to_string(&picture).expect("picture");
-            assert!(
-                drawn.contains(">grant<"),
-                "the last run is drawn with its grant"
-            );
         }
     });
 }
