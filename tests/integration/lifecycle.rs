@@ -1,8 +1,10 @@
 //! create, start, kill, delete: the states and what every verb says in them.
 
 use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
+use nix::libc;
 use nix::sys::stat::Mode;
 use serde_json::{Value, json};
 
@@ -123,8 +125,10 @@ fn a_start_waits_for_whoever_calls_it() {
         nix::unistd::mkfifo(&fifo, Mode::S_IRWXU).expect("mkfifo");
         let line = format!("start --after {} ID", fifo.display());
         let mut start = c.cmd().args(c.words(&line)).spawn();
-        // Opened once it waits.
-        let caller = fs::File::options().write(true).open(&fifo).expect("open");
+        // Refused until somebody waits at it.
+        let mut write = fs::File::options();
+        write.write(true).custom_flags(libc::O_NONBLOCK);
+        let caller = eventually(|| write.open(&fifo).ok()).expect("it waits");
         std::thread::sleep(Duration::from_millis(100));
         assert_eq!(c.status(), "created");
         drop(caller);

@@ -15,6 +15,7 @@ use elastic_mem::model::{Bytes, FunctionKey, Hull, MemoryLimit, Mode, Priority};
 use elastic_mem::sampler::{Publish, Sampler, Subject, Watched, new_run};
 use nix::sys::signal::Signal;
 use serde_json::json;
+use tempfile::TempDir;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 
@@ -98,6 +99,13 @@ fn context(name: &str) -> Context {
         "run": run, "function": FunctionKey::new("ns", name), "container": name, "mode": "elastic",
     }))
     .expect("context")
+}
+
+/// A sampler, and the folder of its traces, which outlives it.
+fn sampler() -> (TempDir, Sampler) {
+    let spool = tempfile::tempdir().expect("spool");
+    let sampler = Sampler::start_from(&host::our_program(), spool.path(), Priority::Normal);
+    (spool, sampler.expect("sampler"))
 }
 
 /// A container whose limit the sampler moves.
@@ -226,9 +234,7 @@ fn plays_the_shim() {
     let log = Log::default();
     let subscriber = tracing_subscriber::registry().with(log.clone());
     tracing::subscriber::set_global_default(subscriber).expect("the first");
-    let spool = tempfile::tempdir().expect("spool");
-    let sampler =
-        Sampler::start_from(&host::our_program(), spool.path(), Priority::Normal).expect("sampler");
+    let (spool, sampler) = sampler();
     let broken = Tuned::new(&sampler, "broken");
     let other = Tuned::new(&sampler, "other");
     broken.is_granted_less();
@@ -299,9 +305,7 @@ fn i4_what_somebody_else_wrote_stays_while_others_are_being_told() {
     if !may_run() {
         return;
     }
-    let spool = tempfile::tempdir().expect("spool");
-    let sampler =
-        Sampler::start_from(&host::our_program(), spool.path(), Priority::Normal).expect("sampler");
+    let (_spool, sampler) = sampler();
     let (tells, is_telling) = channel();
     let (go_on, goes_on) = channel::<()>();
     let goes_on = Mutex::new(goes_on);
@@ -331,9 +335,7 @@ fn i4_what_somebody_else_wrote_stays_when_a_verb_holds_the_limit() {
     if !may_run() {
         return;
     }
-    let spool = tempfile::tempdir().expect("spool");
-    let sampler =
-        Sampler::start_from(&host::our_program(), spool.path(), Priority::Normal).expect("sampler");
+    let (_spool, sampler) = sampler();
     for name in ["one", "another", "third"] {
         let tuned = Tuned::new(&sampler, name);
         tuned.is_granted_less();
@@ -352,9 +354,7 @@ fn i4_what_somebody_else_wrote_stays_when_a_container_is_bound_to_another_functi
     if !may_run() {
         return;
     }
-    let spool = tempfile::tempdir().expect("spool");
-    let sampler =
-        Sampler::start_from(&host::our_program(), spool.path(), Priority::Normal).expect("sampler");
+    let (_spool, sampler) = sampler();
     let tuned = Tuned::new(&sampler, "bound");
     tuned.is_granted_less();
     std::thread::sleep(Duration::from_millis(300));
@@ -389,9 +389,7 @@ fn guardians() -> Vec<i32> {
 #[ignore = "a process of the other test"]
 fn plays_a_shim_whose_guardian_dies() {
     std::env::var_os(PLAYS).expect("started by the other test");
-    let spool = tempfile::tempdir().expect("spool");
-    let sampler =
-        Sampler::start_from(&host::our_program(), spool.path(), Priority::Normal).expect("sampler");
+    let (_spool, sampler) = sampler();
     // Before anything is known of the container.
     sampler.get_ready();
     wait_until("a guardian", || guardians().len() == 1);
