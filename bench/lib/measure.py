@@ -255,7 +255,7 @@ def host_facts():
 
 
 def conditions(facts):
-    """How the host was while something was measured, in words; these are its facts from before."""
+    """How the host was while something was measured, in words; `facts` are from before, and get the share that was stolen."""
     (all_before, stolen_before), (all_after, stolen_after) = facts["ticks"], ticks()
     facts["steal"] = (stolen_after - stolen_before) / max(all_after - all_before, 1)
     return (
